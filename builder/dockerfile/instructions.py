@@ -1,0 +1,203 @@
+"""Instructions as data: what a line of a Dockerfile says, before any variable is expanded.
+
+Every field holds text as written (quotes and `$VAR` included) where the language expands it later; see
+section 2.1 of the language for what is expanded when.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from builder.errors import Location
+
+
+@dataclass(frozen=True, slots=True)
+class Heredoc:
+    """`<<name`: `content` ends with a newline unless empty; `expand` is False for a quoted name; `chomp` for `<<-`."""
+
+    name: str
+    content: str
+    expand: bool = True
+    chomp: bool = False
+    fd: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instruction:
+    """`code` is the joined line as written (BuildKit's `original`)."""
+
+    location: Location
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """`key=value` of ENV, LABEL and ARG (value None: `ARG key`)."""
+
+    key: str
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arg(Instruction):
+    args: tuple[Pair, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Env(Instruction):
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label(Instruction):
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maintainer(Instruction):
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShellOrExec(Instruction):
+    """RUN, CMD, ENTRYPOINT: shell form has one argument, the whole text."""
+
+    shell_form: bool
+    args: tuple[str, ...]
+    heredocs: tuple[Heredoc, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cmd(ShellOrExec):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entrypoint(ShellOrExec):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """`RUN --mount=...`, its fields in the order written; values unexpanded until `mounts.resolve`."""
+
+    fields: tuple[tuple[str, str | None], ...]  # (lower-case key, value or None when there was no `=`)
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(ShellOrExec):
+    mounts: tuple[Mount, ...] = ()
+    network: Literal["default", "none", "host"] = "default"
+    security: Literal["sandbox", "insecure"] = "sandbox"
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy(Instruction):
+    sources: tuple[str, ...]  # paths only; heredocs are in `heredocs`, in the order written, after the paths
+    destination: str
+    heredocs: tuple[Heredoc, ...] = ()
+    source_stage: str = ""  # --from
+    chown: str = ""
+    chmod: str = ""
+    link: bool = False
+    parents: bool = False
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Add(Instruction):
+    sources: tuple[str, ...]
+    destination: str
+    heredocs: tuple[Heredoc, ...] = ()
+    chown: str = ""
+    chmod: str = ""
+    link: bool = False
+    checksum: str = ""
+    keep_git_dir: bool | None = None
+    unpack: bool | None = None
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expose(Instruction):
+    ports: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume(Instruction):
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User(Instruction):
+    user: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workdir(Instruction):
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopSignal(Instruction):
+    signal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shell(Instruction):
+    shell: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Healthcheck(Instruction):
+    """Durations in nanoseconds; 0 inherits."""
+
+    test: tuple[str, ...]  # ("NONE",) | ("CMD", ...) | ("CMD-SHELL", text)
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Onbuild(Instruction):
+    """`expression` is the trigger, heredoc bodies re-attached."""
+
+    expression: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """`FROM`: `base` and `platform` unexpanded, `name` lower-cased or ""."""
+
+    base: str
+    name: str
+    platform: str
+    location: Location
+    code: str
+    commands: tuple[Instruction, ...]
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:  # noqa: A001 - the word that BuildKit's lint uses; shadowing is local to this module
+    """A lint finding: `rule` is BuildKit's name of it."""
+
+    rule: str
+    message: str
+    location: Location
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dockerfile:
+    """A parsed file. `escape` is the escape character in force (backslash or backtick)."""
+
+    path: str
+    meta_args: tuple[Arg, ...]
+    stages: tuple[Stage, ...]
+    escape: str
+    warnings: tuple[Warning, ...]

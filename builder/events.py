@@ -1,0 +1,107 @@
+"""What a build says of itself while it goes on.
+
+The core calls `Listener.tell` from any thread; `builder.cli` shows it (live lines, plain log, JSON). No event
+carries a secret: texts are as the Dockerfile has them, never the expanded environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Level = Literal["trace", "debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A line for the log."""
+
+    text: str
+    level: Level = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted:
+    """`stage` is how the stage is shown everywhere: its name, or its index."""
+
+    stage: str
+    base: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageFinished:
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """Step `number` (1-based) of `total` of the stage; `text` is the instruction, one line."""
+
+    stage: str
+    number: int
+    total: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What the step's process wrote, as it came: not split at lines."""
+
+    stage: str
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """`layer_size` is compressed bytes, None for a step without a layer; `reason` says why the cache missed."""
+
+    stage: str
+    number: int
+    seconds: float
+    cached: bool = False
+    layer_digest: str = ""
+    layer_size: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Progress of one transfer; `key` identifies it. `done` of `total` bytes (0: unknown)."""
+
+    key: str
+    kind: Literal["pull", "push", "context", "unpack", "cache"]
+    name: str
+    done: int
+    total: int
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """`reference` is the full name with tag; it now has `digest`."""
+
+    reference: str
+    digest: str
+
+
+Event = (
+    Message | StageStarted | StageFinished | StepStarted | StepOutput | StepFinished | Transfer | Published
+)
+
+
+class Listener(Protocol):
+    """Somebody who is told."""
+
+    def tell(self, event: Event) -> None:
+        """Never raises and returns soon; called from any thread."""
+        ...
+
+
+class Silent:
+    """A listener that drops everything."""
+
+    def tell(self, event: Event) -> None:
+        pass

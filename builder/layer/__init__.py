@@ -1,0 +1,1 @@
+"""Changes -> compressed layer; layer -> directory; layer -> index of paths."""

@@ -1,0 +1,1 @@
+"""Paths that cannot escape, users and groups, what changed since."""
