@@ -87,9 +87,7 @@ class Published:
     digest: str
 
 
-Event = (
-    Message | StageStarted | StageFinished | StepStarted | StepOutput | StepFinished | Transfer | Published
-)
+Event = Message | StageStarted | StageFinished | StepStarted | StepOutput | StepFinished | Transfer | Published
 
 
 class Listener(Protocol):

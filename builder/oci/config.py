@@ -118,9 +118,7 @@ class ExecConfig:
         """With `key` replaced in place, or appended."""
         entry = f"{key}={value}"
         if any(old.partition("=")[0] == key for old in self.env):
-            return replace(
-                self, env=tuple(entry if old.partition("=")[0] == key else old for old in self.env)
-            )
+            return replace(self, env=tuple(entry if old.partition("=")[0] == key else old for old in self.env))
         return replace(self, env=(*self.env, entry))
 
 
@@ -186,9 +184,7 @@ class ImageConfig:
 
     def to_bytes(self) -> bytes:
         """Canonical bytes: the same config always has the same digest."""
-        return json.dumps(self.to_json(), separators=(",", ":"), ensure_ascii=False).encode(
-            "utf-8", "surrogateescape"
-        )
+        return json.dumps(self.to_json(), separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")
 
 
 def _strings(value: Any) -> tuple[str, ...] | None:

@@ -60,9 +60,7 @@ class Image:
     def manifest(self) -> tuple[Descriptor, bytes]:
         """The manifest's descriptor and bytes. Raises ImageError when a layer cannot be named in the format."""
         docker = self.format == "docker"
-        config = Descriptor.of(
-            media_types.DOCKER_CONFIG if docker else media_types.OCI_CONFIG, self.config_bytes()
-        )
+        config = Descriptor.of(media_types.DOCKER_CONFIG if docker else media_types.OCI_CONFIG, self.config_bytes())
         media_type = media_types.DOCKER_MANIFEST if docker else media_types.OCI_MANIFEST
         value: dict[str, Any] = {
             "schemaVersion": 2,

@@ -37,9 +37,7 @@ class Platform:
         """
         parts = text.strip().lower().split("/")
         if not all(parts) or len(parts) > 3 or not text.strip():
-            raise UsageError(
-                f"{text!r} is not a platform", "write it as os/architecture[/variant], e.g. linux/arm64"
-            )
+            raise UsageError(f"{text!r} is not a platform", "write it as os/architecture[/variant], e.g. linux/arm64")
         if len(parts) == 1:
             word = parts[0]
             if word in ("linux", "windows", "darwin", "freebsd", "macos"):
