@@ -1,0 +1,29 @@
+# Limpet's commands. `make demo` and `make test` set everything up themselves; both need root and apt.
+PYTHON ?= python3
+VENV := .venv
+
+.PHONY: help setup demo test lint bench image clean
+
+help:
+	@echo "make demo   build examples/hello with Limpet, push it to a local registry, and run it"
+	@echo "make test   run every check: ruff, mypy, the import rule, all tests"
+	@echo "make bench  compare with buildah (minutes)"
+	@echo "make clean  remove what these commands made"
+
+setup:
+	@PYTHON=$(PYTHON) scripts/setup.sh
+
+demo: setup
+	@scripts/demo.sh
+
+test: setup
+	@scripts/test.sh
+
+lint: setup
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+bench: setup
+	@$(VENV)/bin/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,11 @@
+#!/bin/sh
+# Every check of the project. Prints what it does; the last line is the test runner's.
+set -eu
+cd "$(dirname "$0")/.."
+if [ -x scripts/setup-test-servers.sh ]; then scripts/setup-test-servers.sh; fi
+echo "test: ruff and mypy"
+.venv/bin/ruff check .
+.venv/bin/ruff format --check --quiet .
+.venv/bin/mypy
+echo "test: pytest"
+exec .venv/bin/python -m pytest -n 2 --dist loadscope "$@"
