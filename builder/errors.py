@@ -20,8 +20,25 @@ EXIT_FAILURE = 1
 EXIT_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the same build may work later
 
 
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Lines `start`..`end` (1-based, inclusive) of the Dockerfile called `path`."""
+
+    path: str
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.start}"
+
+
 class BuildError(Exception):
-    """Something that the user must hear: `message` is the fact and where it happened, `hint` what to do."""
+    """Something that the user must hear: `message` is the fact, `hint` what to do next.
+
+    `location` is the instruction that was being carried out, None when it was none in particular.
+    """
+
+    location: Location | None = None
 
     def __init__(self, message: str, hint: str = "", *, transient: bool = False) -> None:
         super().__init__(message)
@@ -37,18 +54,6 @@ class BuildError(Exception):
 
 class UsageError(BuildError):
     """The command line or the environment asks for something impossible or contradictory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """Lines `start`..`end` (1-based, inclusive) of the Dockerfile called `path`."""
-
-    path: str
-    start: int
-    end: int
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.start}"
 
 
 class DockerfileError(BuildError):

@@ -166,6 +166,24 @@ class ImageConfig:
         except (TypeError, AttributeError, ValueError) as error:
             raise ImageError(f"malformed image config: {error}") from error
 
+    def with_history_times(self) -> ImageConfig:
+        """With a time in every history entry, and `created` the last of them, as BuildKit gives them.
+
+        Layers bring their times. An entry without one gets the time of the first new layer when it comes before
+        that, else the time of the entry before it; without any new layer, of the last entry that has one.
+        """
+        missing = next((n for n, item in enumerate(self.history) if not item.created), len(self.history))
+        later = (item.created for item in self.history[missing:] if item.created)
+        created = next(later, self.history[missing - 1].created if missing else "")
+        filled: list[History] = []
+        for number, item in enumerate(self.history):
+            if item.created:
+                created = item.created if number > missing else created
+                filled.append(item)
+            else:
+                filled.append(replace(item, created=created))
+        return replace(self, history=tuple(filled), created=filled[-1].created if filled else self.created)
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object, members in the specification's order."""
         value: dict[str, Any] = {}

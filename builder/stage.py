@@ -1,0 +1,258 @@
+"""Carry out one planned stage, instruction by instruction.
+
+A stage starts as an image value. Its files are looked at only when a step needs them: COPY and WORKDIR read the
+index of the layers, RUN needs a root. Layers are compressed in the background while later steps run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from builder.errors import BuildError, CommandFailed, DockerfileError
+from builder.events import Listener, StageFinished, StageStarted, StepFinished, StepOutput, StepStarted
+from builder.files import ImageFiles, LayerIndexes, OpenRoots
+from builder.isolation import Process, Root
+from builder.layer.squash import squash
+from builder.layer.writer import LayerFormat, write_layer
+from builder.oci.config import History
+from builder.oci.image import Image, Layer
+from builder.plan import PlannedStage
+from builder.rootfs.entry import Change
+from builder.rootfs.tree import Tree
+from builder.steps.step import AddStep, ConfigStep, CopyStep, MaintainerStep, RunStep, Step, WorkdirStep
+
+
+class StepWork(Protocol):
+    """What instructions do, bound to this build's contexts, stages, images and secrets."""
+
+    def copy(self, step: CopyStep, destination: Tree) -> list[Change]:
+        """The changes that COPY makes to `destination`."""
+        ...
+
+    def add(self, step: AddStep, destination: Tree) -> list[Change]:
+        """The changes that ADD makes."""
+        ...
+
+    def workdir(self, step: WorkdirStep, destination: Tree) -> list[Change]:
+        """The changes that WORKDIR makes."""
+        ...
+
+    def process(self, step: RunStep, root: Tree, output: Callable[[bytes], None]) -> AbstractContextManager[Process]:
+        """RUN as a process; its mounts exist inside the context."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StageSettings:
+    """`created` is the RFC 3339 time of new layers, None for the time when each is made."""
+
+    layer_format: LayerFormat
+    single_snapshot: bool = False
+    created: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What all stages of a build share. `layer_written` is told of each layer as soon as its digest is known."""
+
+    work: StepWork
+    settings: StageSettings
+    listener: Listener
+    indexes: LayerIndexes
+    roots: OpenRoots
+    compressors: Executor
+    blobs: Path
+    stopped: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltStage:
+    """A finished stage."""
+
+    image: Image
+    files: ImageFiles
+
+
+def build_stage(
+    planned: PlannedStage,
+    base: Image,
+    workshop: Workshop,
+    layer_written: Callable[[Layer], None],
+) -> BuiltStage:
+    """Carry out every step of `planned` on top of `base`.
+
+    Raises CommandFailed for a RUN that failed, other BuildErrors for anything else that cannot be done.
+    """
+    return _Builder(planned, base, workshop, layer_written).build()
+
+
+class _Builder:
+    """One stage under way; used by one thread."""
+
+    def __init__(
+        self, planned: PlannedStage, base: Image, workshop: Workshop, layer_written: Callable[[Layer], None]
+    ) -> None:
+        self._planned = planned
+        self._shop = workshop
+        self._layer_written = layer_written
+        self._image = replace(base, config=replace(base.config, exec=planned.start, platform=planned.platform))
+        # What happened to the image since: applied in order once the layers' digests are known.
+        self._pending: list[Callable[[Image], Image]] = []
+        self._root: Root | None = None
+        self._tree: Tree | None = None
+        self._unsnapped: list[list[Change]] = []
+
+    def build(self) -> BuiltStage:
+        planned, tell = self._planned, self._shop.listener.tell
+        started = time.monotonic()
+        tell(StageStarted(planned.display, planned.text, len(planned.steps)))
+        if any(isinstance(step, RunStep) for step in planned.steps):
+            # Needed sooner or later: COPY onto a root costs less than unpacking what COPY wrote.
+            self._open_root()
+        last_layer = max((n for n, step in enumerate(planned.steps) if _makes_layer(step)), default=-1)
+        for number, step in enumerate(planned.steps):
+            self._take(number, step, snapshot=not self._shop.settings.single_snapshot or number == last_layer)
+        image = self._settle()
+        image = replace(image, config=replace(image.config, exec=planned.final))
+        if planned.author:
+            image = replace(image, config=replace(image.config, author=planned.author))
+        tell(StageFinished(planned.display, time.monotonic() - started))
+        return BuiltStage(image, self._files(image))
+
+    def _take(self, number: int, step: Step, *, snapshot: bool) -> None:
+        if self._shop.stopped():
+            raise BuildError("the build was stopped")
+        stage, total, tell = self._planned.display, len(self._planned.steps), self._shop.listener.tell
+        tell(StepStarted(stage, number + 1, total, step.text))
+        started = time.monotonic()
+        with _located(step):
+            layer = self._carry_out(number, step, snapshot)
+
+        def finished(done: Future[Layer] | None) -> None:
+            seconds = time.monotonic() - started
+            if done is None:
+                tell(StepFinished(stage, number + 1, seconds))
+            elif not done.cancelled() and done.exception() is None:
+                descriptor = done.result().descriptor
+                tell(StepFinished(stage, number + 1, seconds, False, descriptor.digest, descriptor.size))
+                self._layer_written(done.result())
+
+        if layer is None:
+            finished(None)
+        else:
+            layer.add_done_callback(finished)
+
+    def _carry_out(self, number: int, step: Step, snapshot: bool) -> Future[Layer] | None:
+        match step:
+            case MaintainerStep():
+                self._configure(step)
+                return None
+            case ConfigStep():
+                self._configure(step)
+                return None
+            case CopyStep():
+                changes = self._shop.work.copy(step, self._destination())
+            case AddStep():
+                changes = self._shop.work.add(step, self._destination())
+            case WorkdirStep():
+                changes = self._shop.work.workdir(step, self._destination())
+            case RunStep():
+                return self._run(number, step, snapshot)
+            case _:
+                raise NotImplementedError(type(step))
+        self._apply(changes)
+        self._unsnapped.append(changes)
+        return self._snapshot(step) if snapshot else self._configure(step)
+
+    def _run(self, number: int, step: RunStep, snapshot: bool) -> Future[Layer] | None:
+        root = self._open_root()
+        tell, stage = self._shop.listener.tell, self._planned.display
+        with self._shop.work.process(
+            step, root.tree(), lambda data: tell(StepOutput(stage, number + 1, data))
+        ) as process:
+            root.run(process)
+        return self._snapshot(step) if snapshot else self._configure(step)
+
+    def _snapshot(self, step: Step) -> Future[Layer]:
+        """Make one layer of everything since the last snapshot."""
+        layers, self._unsnapped = self._unsnapped, []
+        if self._root is not None and (isinstance(step, RunStep) or self._shop.settings.single_snapshot):
+            layers.append(list(self._root.commit()))
+        changes = layers[0] if len(layers) == 1 else squash(layers)
+        shop = self._shop
+        future = shop.compressors.submit(write_layer, changes, shop.blobs, shop.settings.layer_format)
+        if self._root is None:
+            future.add_done_callback(lambda done: done.exception() or shop.indexes.add(done.result(), changes))
+        elif not shop.roots.isolation.concurrent:
+            future.result()  # the next step may change the files that the layer is written from
+        history = replace(step.history or History(created_by=step.text), created=shop.settings.created or _now())
+        self._pending.append(lambda image: image.append(future.result(), history).configure(step.exec_config))
+        return future
+
+    def _configure(self, step: Step) -> None:
+        history = step.history
+        if history is not None:
+            history = replace(history, empty_layer=True)
+        self._pending.append(lambda image: image.configure(step.exec_config, history))
+
+    def _settle(self) -> Image:
+        """The image with everything done so far; waits for layers that are being written."""
+        for change in self._pending:
+            self._image = change(self._image)
+        self._pending.clear()
+        return self._image
+
+    def _open_root(self) -> Root:
+        if self._root is None:
+            self._root = self._shop.roots.open(self._settle())
+            self._tree = None
+        return self._root
+
+    def _destination(self) -> Tree:
+        """The files of the stage, to look things up in; contents are not needed."""
+        if self._root is not None:
+            return self._root.tree()
+        if self._tree is None:
+            self._tree = self._shop.indexes.tree(self._settle(), contents=False)
+        return self._tree
+
+    def _apply(self, changes: list[Change]) -> None:
+        if self._root is not None:
+            self._root.apply(changes)
+        elif self._tree is not None:
+            self._tree = self._tree.apply(changes)  # type: ignore[attr-defined]
+
+    def _files(self, image: Image) -> ImageFiles:
+        root = self._root if self._shop.roots.isolation.concurrent else None
+        return ImageFiles(image, self._shop.indexes, self._shop.roots, root)
+
+
+def _makes_layer(step: Step) -> bool:
+    return isinstance(step, CopyStep | AddStep | WorkdirStep | RunStep)
+
+
+def _now() -> str:
+    nanoseconds = time.time_ns()
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(nanoseconds // 10**9))
+    return f"{seconds}.{nanoseconds % 10**9:09d}Z"
+
+
+@contextmanager
+def _located(step: Step) -> Iterator[None]:
+    """Errors of a step say where the step stands in the Dockerfile."""
+    try:
+        yield
+    except CommandFailed as error:
+        raise CommandFailed(
+            f"{step.text}: {error.message}", error.hint, code=error.code, location=step.location
+        ) from error
+    except BuildError as error:
+        if error.location is None:
+            error.location = step.location
+        raise
