@@ -2,21 +2,154 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from dataclasses import replace
 
-from builder.rootfs.entry import Change, Entry
+from builder.errors import ImageError
+from builder.rootfs.entry import Change, Entry, FileType, Opaque, Whiteout
+from builder.rootfs.paths import join, normalise, resolve
+
+_ROOT = Entry("", FileType.DIRECTORY, 0o755)
 
 
 class LayeredTree:
-    """An immutable Tree; `LayeredTree()` is the empty root (FROM scratch)."""
+    """An immutable Tree; `LayeredTree()` is the empty root (FROM scratch).
+
+    `apply` follows the same rules as `builder.layer.unpack`: both make the same tree of the same layers.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {"": _ROOT}
+        self._children: dict[str, set[str]] = {"": set()}
+
+    @classmethod
+    def of(cls, layers: Iterable[Iterable[Change]]) -> LayeredTree:
+        """The tree of an image: `layers` from the lowest to the highest."""
+        tree = cls()
+        for changes in layers:
+            tree = tree.apply(changes)
+        return tree
 
     def entry(self, path: str) -> Entry | None:
-        raise NotImplementedError
+        return self._entries.get(path)
 
     def names(self, path: str) -> list[str]:
-        raise NotImplementedError
+        return sorted(self._children.get(path, ()), key=os.fsencode)
 
     def apply(self, changes: Iterable[Change]) -> LayeredTree:
-        """A new tree: this one with one layer on top. Whiteouts and opaques hide what this tree has, never what
-        the same layer brings, wherever they stand in it. Missing parents become 0755 0:0 directories."""
-        raise NotImplementedError
+        """A new tree: this one with one layer on top.
+
+        Whiteouts and opaques hide what this tree has, never what the same layer brings, wherever they stand in it.
+        Parents that are symlinks are followed inside the tree; missing ones become directories, 0755 and 0:0; a
+        directory replaces what is no directory and the other way round. A hardlink shares the link_id of its target.
+        Raises ImageError for a hardlink to nothing and for a symlink loop above an entry.
+        """
+        upper = LayeredTree()
+        upper._entries = dict(self._entries)
+        upper._children = {path: set(names) for path, names in self._children.items()}
+        layer = _Application(upper)
+        for change in changes:
+            layer.add(change)
+        return upper
+
+
+class _Application:
+    """One layer being laid on `tree`, in place."""
+
+    def __init__(self, tree: LayeredTree) -> None:
+        self._tree = tree
+        self._entries = tree._entries
+        self._children = tree._children
+        self._written: set[str] = set()  # what this layer brings, and the directories above it
+
+    def add(self, change: Change) -> None:
+        if isinstance(change, Whiteout):
+            self._hide(self._resolve(change.path))
+        elif isinstance(change, Opaque):
+            self._hide_inside(resolve(self._tree, change.path))
+        else:
+            self._put(change)
+
+    def _resolve(self, path: str) -> str:
+        parent, _, name = path.rpartition("/")
+        if not parent:
+            return name
+        known = self._entries.get(parent)
+        # Only a path that is already free of links is its own answer.
+        if known is not None and known.type is FileType.DIRECTORY:
+            return path
+        return join(resolve(self._tree, parent), name)
+
+    def _put(self, entry: Entry) -> None:
+        path = self._resolve(entry.path)
+        if path != entry.path:
+            entry = replace(entry, path=path)
+        if not path:
+            if entry.type is not FileType.DIRECTORY:
+                raise ImageError(f"the root of a layer is a {entry.type.value}")
+            self._entries[""] = entry
+            return
+        self._make_parents(path)
+        if entry.type is FileType.HARDLINK:
+            entry = self._link(entry)
+            if self._entries.get(path) == entry and self._entries[path].link_id == entry.link_id:
+                return  # a link to itself
+        old = self._entries.get(path)
+        if old is not None and not (old.type is entry.type is FileType.DIRECTORY):
+            self._remove(path)
+        self._insert(path, entry)
+
+    def _insert(self, path: str, entry: Entry) -> None:
+        parent, _, name = path.rpartition("/")
+        self._entries[path] = entry
+        self._children[parent].add(name)
+        if entry.type is FileType.DIRECTORY:
+            self._children.setdefault(path, set())
+        while path and path not in self._written:
+            self._written.add(path)
+            path = path.rpartition("/")[0]
+
+    def _make_parents(self, path: str) -> None:
+        missing = []
+        parent = path.rpartition("/")[0]
+        while (known := self._entries.get(parent)) is None or known.type is not FileType.DIRECTORY:
+            if known is not None:
+                self._remove(parent)
+            missing.append(parent)
+            parent = parent.rpartition("/")[0]
+        for parent in reversed(missing):
+            self._insert(parent, Entry(parent, FileType.DIRECTORY, 0o755))
+
+    def _link(self, entry: Entry) -> Entry:
+        target = self._resolve(normalise(entry.target))
+        found = self._entries.get(target)
+        if found is None or found.type is FileType.DIRECTORY:
+            raise ImageError(f"hardlink {entry.path}: its target {entry.target} is not in the image")
+        if found.link_id is None and found.type is FileType.FILE:
+            found = replace(found, link_id=object())
+            self._entries[target] = found
+        return replace(found, path=entry.path)
+
+    def _hide(self, path: str) -> None:
+        """Remove `path` as far as the layers below brought it."""
+        if path not in self._entries or not path:
+            return
+        if path in self._written:
+            self._hide_inside(path)
+        else:
+            self._remove(path)
+
+    def _hide_inside(self, path: str) -> None:
+        for name in list(self._children.get(path, ())):
+            self._hide(join(path, name))
+
+    def _remove(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        self._children[parent].discard(name)
+        doomed = [path]
+        while doomed:
+            path = doomed.pop()
+            self._entries.pop(path, None)
+            self._written.discard(path)
+            doomed.extend(join(path, child) for child in self._children.pop(path, ()))
