@@ -1,1 +1,5 @@
-"""The Dockerfile language: text -> stages of typed instructions. Nothing here touches a disk or a network."""
+"""Dockerfiles: text -> stages of typed instructions. Pure: nothing here reads a file or looks at an environment."""
+
+from builder.dockerfile.stages import parse, parse_instruction
+
+__all__ = ["parse", "parse_instruction"]

@@ -14,7 +14,10 @@ from builder.errors import Location
 
 @dataclass(frozen=True, slots=True)
 class Heredoc:
-    """`<<name`: `content` ends with a newline unless empty; `expand` is False for a quoted name; `chomp` for `<<-`."""
+    """`<<name`: `content` ends with a newline unless empty; `expand` is False for a quoted name; `chomp` for `<<-`.
+
+    RUN's content is as written (`heredoc.without_leading_tabs` does what `chomp` says), COPY's and ADD's is chomped.
+    """
 
     name: str
     content: str
@@ -24,19 +27,54 @@ class Heredoc:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """`# check=...`: which lint rules stay silent (`skip`), which experimental ones speak, and whether a finding fails
+    the build (`error`, file level only).
+    """
+
+    skip: frozenset[str] = frozenset()
+    skip_all: bool = False
+    experimental: frozenset[str] = frozenset()
+    experimental_all: bool = False
+    error: bool = False
+
+    def silences(self, rule: str, *, experimental: bool = False) -> bool:
+        """True if findings of `rule` are not to be reported."""
+        if self.skip_all or rule in self.skip:
+            return True
+        return experimental and not (self.experimental_all or rule in self.experimental)
+
+    def merged(self, other: Check) -> Check:
+        """Both together: what a file says and what a comment above an instruction adds."""
+        return Check(
+            skip=self.skip | other.skip,
+            skip_all=self.skip_all or other.skip_all,
+            experimental=self.experimental | other.experimental,
+            experimental_all=self.experimental_all or other.experimental_all,
+            error=self.error or other.error,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Instruction:
-    """`code` is the joined line as written (BuildKit's `original`)."""
+    """`code` is the joined line as written, trimmed; `check` has the file's directive merged in."""
 
     location: Location
     code: str
+    check: Check = Check()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """`key=value` of ENV, LABEL and ARG (value None: `ARG key`)."""
+    """`key=value` of ENV, LABEL and ARG (value None: `ARG key`).
+
+    `legacy` says that it was written `ENV key value`; `doc` is the description of an ARG (`# key description`).
+    """
 
     key: str
     value: str | None
+    legacy: bool = False
+    doc: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +219,7 @@ class Stage:
     code: str
     commands: tuple[Instruction, ...]
     doc: str = ""
+    check: Check = Check()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +233,15 @@ class Warning:  # noqa: A001 - the word that BuildKit's lint uses; shadowing is 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dockerfile:
-    """A parsed file. `escape` is the escape character in force (backslash or backtick)."""
+    """A parsed file; without FROM it has no stages, which is for the plan to refuse.
+
+    `escape` is the escape character in force (backslash or backtick).
+    """
 
     path: str
     meta_args: tuple[Arg, ...]
     stages: tuple[Stage, ...]
     escape: str
     warnings: tuple[Warning, ...]
+    check: Check = Check()
+    syntax: str = ""  # the frontend that `# syntax=` asks for
