@@ -21,12 +21,30 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class DockerfileRead:
+    """The Dockerfile's text, so that an error can quote it. `path` is as `errors.Location` has it."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStarted:
+    """The plan is made: so many stages with so many steps altogether will be carried out."""
+
+    stages: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class StageStarted:
     """`stage` is how the stage is shown everywhere: its name, or its index."""
 
     stage: str
     base: str
     steps: int
+    index: int = -1  # in the Dockerfile, from 0
+    base_index: int = -1  # of the stage that `base` names; -1 for an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +105,18 @@ class Published:
     digest: str
 
 
-Event = Message | StageStarted | StageFinished | StepStarted | StepOutput | StepFinished | Transfer | Published
+Event = (
+    Message
+    | DockerfileRead
+    | BuildStarted
+    | StageStarted
+    | StageFinished
+    | StepStarted
+    | StepOutput
+    | StepFinished
+    | Transfer
+    | Published
+)
 
 
 class Listener(Protocol):

@@ -1,0 +1,117 @@
+"""`limpet`, `python -m builder`, `/kaniko/executor` and `/kaniko/warmer`: from argv to an exit code.
+
+Exit codes: 0; 1 for an error; RUN's own code for a failed RUN; 75 when the same build may work later;
+128+n when signal n ended it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from builder.cli.arguments import Arguments, find_command, parse
+from builder.cli.commands import COMMANDS, EXECUTOR
+from builder.cli.errors import failure_of
+from builder.cli.flags import flags_of
+from builder.cli.output import Output
+from builder.cli.settings import LogFormat, LogSettings, log_settings
+from builder.cli.signals import Interrupted, ending_signals_raise
+from builder.errors import EXIT_FAILURE, BuildError, UsageError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (without the program's name; default: this process's). Returns the exit code."""
+    program = os.path.basename(sys.argv[0]) if argv is None else "limpet"
+    words = list(sys.argv[1:] if argv is None else argv)
+    program = program if program in ("executor", "warmer") else "limpet"
+    if program == "limpet" and words[:1] in (["executor"], ["warmer"]):
+        program = words.pop(0)
+    try:
+        with ending_signals_raise():
+            return _main(program, words, os.environ)
+    except Interrupted as signal:
+        return signal.exit_code
+
+
+def _main(program: str, words: list[str], env: Mapping[str, str]) -> int:
+    try:
+        name, rest = _command(program, words)
+        shown = program if name in ("build", "warm") and program != "limpet" else f"{program} {name}"
+        arguments = parse(name, rest, env, program=shown) if name else None
+        if arguments is None or arguments.help:
+            from builder.cli.help import command_help, overview
+
+            print(command_help(name, shown) if name else overview())
+            return 0
+        _check_operands(arguments, program)
+    except BuildError as error:
+        with _early_output(words) as output:
+            return _fail(output, error)
+    return _run(arguments, env)
+
+
+def _run(arguments: Arguments, env: Mapping[str, str]) -> int:
+    with Output(log_settings(arguments, terminal=sys.stderr.isatty())) as output:
+        try:
+            for notice in arguments.notices:
+                output.say(notice, "warning")
+            return COMMANDS[arguments.command].load()(arguments, env, output)
+        except Interrupted as signal:
+            output.say(f"ended by signal {signal.number}; everything was cleaned up", "error")
+            raise
+        except BrokenPipeError:
+            # Whoever read the answer has enough; without this the interpreter complains once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_FAILURE
+        except Exception as error:
+            return _fail(output, error)
+
+
+def _fail(output: Output, error: Exception) -> int:
+    failure = failure_of(error, output.dockerfiles, trace=output.settings.level == "trace")
+    output.fail(failure)
+    return failure.exit_code
+
+
+def _command(program: str, words: list[str]) -> tuple[str, list[str]]:
+    """The command's name ("" for the overview) and its arguments: flags may stand before the name."""
+    if program == "warmer":
+        return "warm", words
+    names = EXECUTOR if program == "executor" else tuple(COMMANDS)
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+        if words == ["--help"]:
+            return "", []
+    firsts = {name.partition(" ")[0]: name for name in names}
+    position = find_command(words, tuple(firsts), flags_of("build"))
+    if position is None:
+        wants_overview = program == "limpet" and (not words or words in (["--help"], ["-h"]))
+        return ("" if wants_overview else "build"), words
+    first = words.pop(position)
+    if first in names:
+        return first, words
+    second = words.pop(position) if position < len(words) else ""
+    name = f"{first} {second}"
+    if name not in names:
+        choices = [other.partition(" ")[2] for other in names if other.startswith(first + " ")]
+        raise UsageError(f"{program} {name.strip()}: no such command", f"write {program} {first} {'|'.join(choices)}")
+    return name, words
+
+
+def _check_operands(arguments: Arguments, program: str) -> None:
+    command = COMMANDS[arguments.command]
+    if not arguments.positionals or command.operands:
+        return
+    word = arguments.positionals[0]
+    hint = f"see `{program} --help`"
+    if word.lower() in ("true", "false", "1", "0", "t", "f"):
+        hint = f"a flag that is true or false takes its value with `=`: --flag={word}"
+    raise UsageError(f'unknown command "{word}" for "{program}"', hint)
+
+
+def _early_output(words: Sequence[str]) -> Output:
+    """Somewhere to report that the command line itself is wrong: JSON when it seems to be asked for."""
+    log_format = "json" if "--log-format=json" in words else "plain"
+    return Output(LogSettings(format=cast(LogFormat, log_format)))

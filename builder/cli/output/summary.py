@@ -1,0 +1,120 @@
+"""What a build did, in figures: collected from its events, told at its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from builder.cli.output.quantities import bytes_text, seconds_text
+from builder.events import Event, Published, StageFinished, StageStarted, StepFinished, StepStarted, Transfer
+
+_SLOWEST = 3  # steps that the summary names
+_WORTH_NAMING = 1.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A step that began; `finished` is None while it runs, or when the build failed in it."""
+
+    started: StepStarted
+    finished: StepFinished | None = None
+
+    @property
+    def label(self) -> str:
+        return f"[{self.started.stage} {self.started.number}/{self.started.total}] {self.started.text}"
+
+
+class Summary:
+    """A listener that only remembers. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._began = time.monotonic()
+        self._stages: dict[str, float] = {}
+        self._steps: dict[tuple[str, int], StepRecord] = {}
+        self._moved: dict[tuple[str, str], int] = {}
+        self._published: list[Published] = []
+
+    def tell(self, event: Event) -> None:
+        with self._lock:
+            if isinstance(event, StageStarted):
+                self._stages.setdefault(event.stage, 0.0)
+            elif isinstance(event, StageFinished):
+                self._stages[event.stage] = event.seconds
+            elif isinstance(event, StepStarted):
+                self._steps[event.stage, event.number] = StepRecord(event)
+            elif isinstance(event, StepFinished):
+                record = self._steps.get((event.stage, event.number))
+                if record:
+                    self._steps[event.stage, event.number] = replace(record, finished=event)
+            elif isinstance(event, Transfer):
+                self._moved[event.kind, event.key] = event.done
+            elif isinstance(event, Published):
+                self._published.append(event)
+
+    def lines(self) -> list[str]:
+        """A few lines for people; empty when no stage began."""
+        with self._lock:
+            if not self._stages:
+                return []
+            steps = list(self._steps.values())
+            done = [(record, record.finished) for record in steps if record.finished]
+            cached = sum(finished.cached for _, finished in done)
+            sizes = [finished.layer_size for _, finished in done if finished.layer_size and not finished.cached]
+            lines = [
+                f"{_count(len(self._stages), 'stage')}, {_count(len(steps), 'step')}"
+                + (f" ({cached} cached)" if cached else "")
+                + (f", {_count(len(sizes), 'new layer')} of {bytes_text(sum(sizes))}" if sizes else "")
+                + f" in {seconds_text(time.monotonic() - self._began)}"
+            ]
+            moved = ", ".join(f"{word} {bytes_text(total)}" for word, total in self._totals() if total)
+            if moved:
+                lines.append(moved)
+            slow = sorted(done, key=lambda pair: pair[1].seconds, reverse=True)[:_SLOWEST]
+            lines += [
+                f"{seconds_text(finished.seconds)} {record.label}"
+                for record, finished in slow
+                if finished.seconds >= _WORTH_NAMING
+            ]
+            return lines + [f"{published.reference}@{published.digest}" for published in self._published]
+
+    def _totals(self) -> list[tuple[str, int]]:
+        words = {"pull": "pulled", "push": "pushed", "context": "context"}
+        return [
+            (word, sum(done for (kind, _), done in self._moved.items() if kind == wanted))
+            for wanted, word in words.items()
+        ]
+
+    def running(self) -> list[StepRecord]:
+        """The steps that began and did not finish."""
+        with self._lock:
+            return [record for record in self._steps.values() if record.finished is None]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for the metadata file: seconds as numbers, sizes in bytes."""
+        with self._lock:
+            return {
+                "seconds": round(time.monotonic() - self._began, 3),
+                "stages": [{"name": name, "seconds": round(value, 3)} for name, value in self._stages.items()],
+                "steps": [
+                    {
+                        "stage": record.started.stage,
+                        "number": record.started.number,
+                        "instruction": record.started.text,
+                        "seconds": round(record.finished.seconds, 3),
+                        "cached": record.finished.cached,
+                        "reason": record.finished.reason,
+                        "layer": record.finished.layer_digest,
+                        "size": record.finished.layer_size,
+                    }
+                    for record in self._steps.values()
+                    if record.finished
+                ],
+                "bytes": dict(self._totals()),
+            }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,142 @@
+"""Files that tell a pipeline what was built: digest files, Tekton results, BUILDER_OUTPUT, metadata.
+
+`write_names` is called as soon as the digest is known, so that the files are there even when the push fails;
+`write_results` when the build is complete, pushed or not. References are `registry/repository:tag`, in full.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from builder.errors import BuildError
+
+_PUT_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFiles:
+    """Which files are wanted; "" and None are not. `digest_file` may be an https:// URL that takes a PUT."""
+
+    digest_file: str = field(default="", repr=False)  # a pre-signed URL is a credential
+    name_with_digest_file: str = ""
+    name_tag_with_digest_file: str = ""
+    results_directory: Path | None = None
+    metadata_file: Path | None = None
+    builder_output: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BaseImage:
+    """An image that went into the build: `name` without tag and digest, `digest` of its manifest."""
+
+    name: str
+    digest: str
+
+
+def repository_of(reference: str) -> str:
+    """`reference` without its tag and digest."""
+    reference = reference.partition("@")[0]
+    repository, colon, tag = reference.rpartition(":")
+    return repository if colon and "/" not in tag else reference
+
+
+def write_names(files: ResultFiles, references: Sequence[str], digest: str) -> None:
+    """`--digest-file` and the two files of image names. Raises BuildError when one cannot be written."""
+    if files.digest_file.startswith("https://"):
+        _put(files.digest_file, digest)
+    elif files.digest_file:
+        _write(files.digest_file, digest, "--digest-file")
+    if files.name_with_digest_file:
+        lines = "".join(f"{repository_of(reference)}@{digest}\n" for reference in references)
+        _write(files.name_with_digest_file, lines, "--image-name-with-digest-file")
+    if files.name_tag_with_digest_file:
+        lines = "".join(f"{reference.partition('@')[0]}@{digest}\n" for reference in references)
+        _write(files.name_tag_with_digest_file, lines, "--image-name-tag-with-digest-file")
+
+
+def write_results(
+    files: ResultFiles,
+    references: Sequence[str],
+    digest: str,
+    bases: Sequence[BaseImage] = (),
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Tekton results, BUILDER_OUTPUT and the metadata file. Raises BuildError when one cannot be written.
+
+    `bases` begins with the base of the image's own stage. `metadata` goes into the metadata file beside the keys
+    that buildx writes.
+    """
+    if files.results_directory:
+        for name, text in tekton_results(references, digest, bases).items():
+            _write(str(files.results_directory / name), text, "--results-dir")
+    if files.builder_output:
+        lines = "".join(json.dumps({"name": reference, "digest": digest}) + "\n" for reference in references)
+        _write(str(files.builder_output / "images"), lines, "BUILDER_OUTPUT")
+    if files.metadata_file:
+        value = {"containerimage.digest": digest, "image.name": ",".join(references), **(metadata or {})}
+        _write(str(files.metadata_file), json.dumps(value, indent=2) + "\n", "--metadata-file")
+
+
+def tekton_results(references: Sequence[str], digest: str, bases: Sequence[BaseImage]) -> dict[str, str]:
+    """Result name -> text without a newline, as Tekton Chains reads them.
+
+    Without a name there is only IMAGE_DIGEST; without a base image there is no base-ARTIFACT_INPUTS. IMAGES has
+    each repository once, separated by commas, so that many tags stay within Tekton's 4096 bytes.
+    """
+    results = {"IMAGE_DIGEST": digest}
+    if references:
+        repositories = list(dict.fromkeys(repository_of(reference) for reference in references))
+        results["IMAGE_URL"] = references[0]
+        results["IMAGE_REF"] = f"{repositories[0]}@{digest}"
+        results["IMAGES"] = ",".join(f"{repository}@{digest}" for repository in repositories)
+        output = {"uri": repositories[0], "digest": digest, "isBuildArtifact": "true"}
+        results["image-ARTIFACT_OUTPUTS"] = json.dumps(output, separators=(",", ":"))
+    if bases:
+        base = {"uri": bases[0].name, "digest": bases[0].digest}
+        results["base-ARTIFACT_INPUTS"] = json.dumps(base, separators=(",", ":"))
+    return results
+
+
+def _write(path: str, text: str, flag: str) -> None:
+    """Write a file, or something like /dev/termination-log that is there already; parents are made (0700)."""
+    try:
+        parent = os.path.dirname(path)
+        if parent:
+            os.makedirs(parent, mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        with open(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise BuildError(
+            f"{flag}: cannot write {path}: {error.strerror}", "give a path in a directory that can be written"
+        ) from None
+
+
+def _put(url: str, digest: str) -> None:
+    """PUT as text/plain. What names the URL leaves out its user and query, which are credentials."""
+    import requests  # most builds write files only
+
+    parts = urlsplit(url)
+    shown = f"https://{parts.hostname}{parts.path}"
+    for attempt in range(_PUT_ATTEMPTS):
+        if attempt:
+            time.sleep(2.0 ** (attempt - 1))
+        try:
+            answer = requests.put(url, data=digest.encode(), headers={"Content-Type": "text/plain"}, timeout=60)
+        except requests.RequestException as error:
+            fact, transient = f"--digest-file: PUT {shown}: {type(error).__name__}", True
+            continue
+        if answer.ok:
+            return
+        transient = answer.status_code in (408, 429) or answer.status_code >= 500
+        fact = f"--digest-file: PUT {shown}: {answer.status_code} {answer.reason}"
+        if not transient:
+            break
+    raise BuildError(fact, "a pre-signed URL must allow PUT with Content-Type: text/plain", transient=transient)
