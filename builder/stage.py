@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from builder.errors import BuildError, CommandFailed, DockerfileError
+from builder.errors import BuildError, CommandFailed
 from builder.events import Listener, StageFinished, StageStarted, StepFinished, StepOutput, StepStarted
 from builder.files import ImageFiles, LayerIndexes, OpenRoots
 from builder.isolation import Process, Root
