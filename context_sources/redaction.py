@@ -1,0 +1,54 @@
+"""Keeping credentials out of what is shown: locations without their secrets, log lines without known secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from context_sources.source import Level
+
+SECRET_NAME = re.compile(r"TOKEN|PASSWORD|SECRET|ACCESS_KEY|CONNECTION_STRING|_SAS|CREDENTIAL|API_KEY", re.IGNORECASE)
+SHORTEST_SECRET = 6  # replacing shorter strings would mangle every other line
+MASK = "***"
+
+
+def without_userinfo(location: str) -> str:
+    """`location` without user, password, query and fragment. What is no URL is returned as it is."""
+    if "://" not in location:
+        return location
+    parts = urlsplit(location)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def secrets_of(location: str, environment: Mapping[str, str]) -> frozenset[str]:
+    """Every string that must not be shown: of the URL's user, password and query, and of the environment."""
+    found = {value for name, value in environment.items() if SECRET_NAME.search(name) and not value.startswith("/")}
+    for value in tuple(found):
+        found.update(
+            part for part in re.split(r"[;&]", value) if re.match(r"(?i)(AccountKey|SharedAccessSignature)=", part)
+        )
+    found |= {value.partition("=")[2] for value in found if value.startswith(("AccountKey=", "SharedAccessSignature="))}
+    if "://" in location:
+        parts = urlsplit(location)
+        user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+        found.add(password or ("" if parts.scheme.endswith("ssh") else user))
+        found.update(match.group(1) for match in re.finditer(r"(?i)(?:sig|signature|token|key)=([^&]+)", parts.query))
+    found |= {unquote(value) for value in found} | {quote(value, safe="") for value in found}
+    return frozenset(value for value in found if len(value) >= SHORTEST_SECRET)
+
+
+def redact(text: str, secrets: frozenset[str]) -> str:
+    """`text` with every one of `secrets` replaced."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return text
+
+
+def redacting(log: Callable[[Level, str], None], secrets: frozenset[str]) -> Callable[[Level, str], None]:
+    """`log`, to which no line with one of `secrets` comes."""
+
+    def tell(level: Level, text: str) -> None:
+        log(level, redact(text, secrets))
+
+    return tell

@@ -1,0 +1,254 @@
+"""Writes files, directories and links below one directory, and cannot be led out of it.
+
+Every path is walked from the root's descriptor with O_NOFOLLOW, component by component: a symbolic link that was
+written before is never followed, whatever it points to. Needs no privilege: owners are the writer's own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from builder.errors import ContextError
+
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+KEPT_DESCRIPTORS = 64
+SPECIAL_BITS = 0o7000
+
+
+def components(path: bytes, name: str) -> list[bytes]:
+    """The parts of a relative path, `.` and empty ones dropped. Raises ContextError for what leads elsewhere."""
+    if path.startswith(b"/"):
+        raise ContextError(f"{name}: the path {os.fsdecode(path)} is absolute", "make the archive with relative paths")
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    if b".." in parts:
+        raise ContextError(f"{name}: the path {os.fsdecode(path)} leads out of the context")
+    return parts
+
+
+class TreeWriter:
+    """A tree being written below `root`. Not for use by several threads.
+
+    Directories get their mode and time in `finish`, since writing in them needs and changes these. `name` is how
+    errors call the origin. Raises ContextError for hostile paths and for what the system refuses.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._name = name
+        self._root = os.open(root, OPEN_DIRECTORY)
+        self._descriptors: OrderedDict[bytes, int] = OrderedDict()
+        self._directories: dict[bytes, tuple[int, int]] = {}
+
+    def __enter__(self) -> TreeWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        os.close(self._root)
+        if isinstance(error, OSError):
+            raise self._refused(error) from error
+
+    def _refused(self, error: OSError) -> ContextError:
+        where = f" at {os.fsdecode(error.filename)}" if error.filename else ""
+        hint = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "give the work directory more space, or keep files out of the context"
+        return ContextError(f"{self._name}: {error.strerror}{where} while writing the context", hint)
+
+    def _parent(self, parts: list[bytes]) -> int:
+        """The descriptor of the directory that holds the last of `parts`; missing ones are made."""
+        if len(parts) == 1:
+            return self._root
+        path = b"/".join(parts[:-1])
+        known = self._descriptors.get(path)
+        if known is not None:
+            self._descriptors.move_to_end(path)
+            return known
+        above = self._parent(parts[:-1])
+        last = parts[-2]
+        try:
+            descriptor = os.open(last, OPEN_DIRECTORY, dir_fd=above)
+        except FileNotFoundError:
+            os.mkdir(last, 0o755, dir_fd=above)
+            self._directories[path] = (0o755, -1)
+            descriptor = os.open(last, OPEN_DIRECTORY, dir_fd=above)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            raise ContextError(
+                f"{self._name}: {os.fsdecode(b'/'.join(parts))} lies below {os.fsdecode(path)}, which is no directory"
+            ) from error
+        self._descriptors[path] = descriptor
+        if len(self._descriptors) > KEPT_DESCRIPTORS:
+            oldest, closing = self._descriptors.popitem(last=False)
+            if oldest == path:  # cannot happen while the limit is above 1
+                self._descriptors[path] = closing
+            else:
+                os.close(closing)
+        return descriptor
+
+    def directory(self, path: bytes, mode: int, mtime: int) -> None:
+        """A directory; one that is there keeps its contents. `mtime` -1 leaves the time alone."""
+        parts = components(path, self._name)
+        if not parts:
+            return  # the context's own root is Limpet's
+        parent, last = self._parent(parts), parts[-1]
+        try:
+            os.mkdir(last, 0o700, dir_fd=parent)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode):
+                os.unlink(last, dir_fd=parent)
+                os.mkdir(last, 0o700, dir_fd=parent)
+        self._directories[b"/".join(parts)] = (mode, mtime)
+
+    def file(self, path: bytes, mode: int, mtime: int, pieces: Iterable[bytes | memoryview]) -> None:
+        """A regular file, in place of what has its name."""
+        descriptor = self._create(path, mode)
+        try:
+            for piece in pieces:
+                written = os.write(descriptor, piece)
+                while written < len(piece):
+                    written += os.write(descriptor, memoryview(piece)[written:])
+            os.utime(descriptor, ns=(mtime, mtime))
+        finally:
+            os.close(descriptor)
+
+    def sparse_file(
+        self, path: bytes, mode: int, mtime: int, size: int, parts: Iterable[tuple[int, Iterable[bytes | memoryview]]]
+    ) -> None:
+        """A file of `size` bytes with holes but for `parts`: (offset, pieces)."""
+        descriptor = self._create(path, mode)
+        try:
+            os.ftruncate(descriptor, size)
+            for offset, pieces in parts:
+                for piece in pieces:
+                    at = 0
+                    while at < len(piece):
+                        at += os.pwrite(descriptor, memoryview(piece)[at:], offset + at)
+                    offset += len(piece)
+            os.utime(descriptor, ns=(mtime, mtime))
+        finally:
+            os.close(descriptor)
+
+    def _create(self, path: bytes, mode: int) -> int:
+        parts = components(path, self._name)
+        if not parts:
+            raise ContextError(f"{self._name}: a file is called {os.fsdecode(path) or 'nothing'}")
+        parent, last = self._parent(parts), parts[-1]
+        try:
+            descriptor = os.open(last, CREATE_FILE, mode & ~SPECIAL_BITS, dir_fd=parent)
+        except FileExistsError:
+            self._remove(parts, parent)
+            descriptor = os.open(last, CREATE_FILE, mode & ~SPECIAL_BITS, dir_fd=parent)
+        os.fchmod(descriptor, mode)  # the umask is not ours to set: it belongs to the whole process
+        return descriptor
+
+    def symlink(self, path: bytes, target: bytes, mtime: int) -> None:
+        """A symbolic link, `target` as it is: nothing here follows it."""
+        parts = components(path, self._name)
+        if not parts or not target:
+            raise ContextError(f"{self._name}: the link {os.fsdecode(path)} -> {os.fsdecode(target)} has no name")
+        parent, last = self._parent(parts), parts[-1]
+        try:
+            os.symlink(target, last, dir_fd=parent)
+        except FileExistsError:
+            self._remove(parts, parent)
+            os.symlink(target, last, dir_fd=parent)
+        os.utime(last, ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
+
+    def hardlink(self, path: bytes, target: bytes) -> None:
+        """One more name of `target`, a file or link of this tree."""
+        parts, origin = components(path, self._name), components(target, self._name)
+        if parts == origin:
+            return
+        if not parts or not origin:
+            raise ContextError(f"{self._name}: the link {os.fsdecode(path)} -> {os.fsdecode(target)} has no name")
+        try:
+            source = self._parent(origin)
+            kind = os.stat(origin[-1], dir_fd=source, follow_symlinks=False).st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
+                raise ContextError(f"{self._name}: {os.fsdecode(path)} is a hard link to a directory")
+            source = os.dup(source)  # the next look-up may close it
+        except FileNotFoundError as error:
+            raise ContextError(
+                f"{self._name}: {os.fsdecode(path)} is a hard link to {os.fsdecode(target)}, which is not there"
+            ) from error
+        try:
+            parent, last = self._parent(parts), parts[-1]
+            try:
+                os.link(origin[-1], last, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+            except FileExistsError:
+                self._remove(parts, parent)
+                os.link(origin[-1], last, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+        finally:
+            os.close(source)
+
+    def _remove(self, parts: list[bytes], parent: int) -> None:
+        """Make room for another entry of the same name; a directory must be empty."""
+        if not stat.S_ISDIR(os.stat(parts[-1], dir_fd=parent, follow_symlinks=False).st_mode):
+            os.unlink(parts[-1], dir_fd=parent)
+            return
+        try:
+            os.rmdir(parts[-1], dir_fd=parent)
+        except OSError as error:
+            path = os.fsdecode(b"/".join(parts))
+            raise ContextError(f"{self._name}: {path} is a directory with contents and something else") from error
+        self._forget(parts)
+
+    def _forget(self, parts: list[bytes]) -> None:
+        gone = b"/".join(parts)
+        for path in [path for path in self._descriptors if path == gone or path.startswith(gone + b"/")]:
+            os.close(self._descriptors.pop(path))
+        for path in [path for path in self._directories if path == gone or path.startswith(gone + b"/")]:
+            del self._directories[path]
+
+    def remove(self, path: bytes) -> None:
+        """Take `path` and all below it away (a whiteout of an image layer). Nothing there is fine."""
+        parts = components(path, self._name)
+        if not parts:
+            return
+        parent = self._parent(parts)
+        try:
+            kind = os.stat(parts[-1], dir_fd=parent, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(kind):
+            shutil.rmtree(parts[-1], dir_fd=parent)
+            self._forget(parts)
+        else:
+            os.unlink(parts[-1], dir_fd=parent)
+
+    def names(self, path: bytes) -> list[bytes]:
+        """The names in directory `path`, made when it is missing."""
+        parts = components(path, self._name)
+        descriptor = self._parent([*parts, b""]) if parts else self._root
+        return [os.fsencode(name) for name in os.listdir(descriptor)]
+
+    def is_directory(self, path: bytes) -> bool:
+        """Whether `path`, which is there, is a directory and no link to one."""
+        parts = components(path, self._name)
+        return stat.S_ISDIR(os.stat(parts[-1], dir_fd=self._parent(parts), follow_symlinks=False).st_mode)
+
+    def finish(self) -> None:
+        """Give the directories their modes and times, the deepest first."""
+        for path in sorted(self._directories, key=lambda path: path.count(b"/"), reverse=True):
+            mode, mtime = self._directories[path]
+            parts = path.split(b"/")
+            descriptor = os.open(parts[-1], OPEN_DIRECTORY, dir_fd=self._parent(parts))
+            try:
+                os.fchmod(descriptor, mode)
+                if mtime >= 0:
+                    os.utime(descriptor, ns=(mtime, mtime))
+            finally:
+                os.close(descriptor)
+        self._directories.clear()
