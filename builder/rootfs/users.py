@@ -75,28 +75,41 @@ def run_user(tree: Tree, user: str) -> RunUser:
     return RunUser(resolved, primary, supplementary, _home(tree, resolved))
 
 
-def chown_owner(tree: Tree | None, owner: str) -> tuple[int, int]:
+def chown_owner(tree: Tree | None, owner: str, *, unknown_is_root: bool = True) -> tuple[int, int]:
     """(uid, gid) of `--chown=owner` as BuildKit reads it.
 
-    A name without a group brings its primary gid, a number brings itself as gid; a group that is named but unknown,
-    or empty after the colon, is 0, and so is an unknown user. `tree` is None where there is no root filesystem to
-    look into (FROM scratch, --link): a name then raises ImageError.
+    A name without a group brings its primary gid, a number brings itself as gid; `root` is the number 0, whatever
+    passwd says, and so is nothing before or after the colon. Unknown names are 0 too; without `unknown_is_root`
+    they raise ImageError. `tree` is None where there is no root filesystem to look into (FROM scratch, --link):
+    a name then raises ImageError.
     """
     name, colon, group = owner.partition(":")
-    uid = _number(name)
+    uid = _chown_number(name, empty=bool(colon))
     if uid is None:
         found = next((one for one in _users(_must_have(tree, owner)) if one.name == name), None)
+        if found is None and not unknown_is_root:
+            raise ImageError(
+                f"the image's /etc/passwd has no user {name}", "create it in an earlier RUN, or give a number"
+            )
         uid, gid = (found.uid, found.gid) if found else (0, 0)
     else:
         gid = uid
     if colon:
-        number = _number(group)
+        number = _chown_number(group, empty=True)
         if number is None:
             listed = next((one for one in _groups(_must_have(tree, owner)) if one.name == group), None)
+            if listed is None and not unknown_is_root:
+                raise ImageError(
+                    f"the image's /etc/group has no group {group}", "create it in an earlier RUN, or give a number"
+                )
             number = listed.gid if listed else 0
         gid = number
     _check_range(owner, uid, gid)
     return uid, gid
+
+
+def _chown_number(text: str, *, empty: bool) -> int | None:
+    return 0 if text == "root" or (empty and not text) else _number(text)
 
 
 def workdir_owner(tree: Tree, user: str) -> tuple[int, int]:
