@@ -170,7 +170,8 @@ RunMount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
 class RunStep(Step):
     """RUN. `env` has ENV, ARGs and proxies; `key_env` the part of it that decides the result (no proxies).
 
-    `pipes` are heredoc scripts with `#!`: files mode 0755 under /dev/pipes, by name.
+    `pipes` are heredoc scripts with `#!`: files mode 0755 under /dev/pipes, by name. `security` and `devices` are
+    what they are without `--security` and `--device` unless the build was allowed more.
     """
 
     argv: tuple[str, ...]
@@ -181,3 +182,5 @@ class RunStep(Step):
     mounts: tuple[RunMount, ...] = ()
     network: Literal["default", "none", "host"] = "default"
     pipes: Mapping[str, str] = field(default_factory=dict)
+    security: Literal["sandbox", "insecure"] = "sandbox"
+    devices: tuple[str, ...] = ()

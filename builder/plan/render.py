@@ -1,0 +1,157 @@
+"""A plan for people and for programs: what `limpet plan` prints."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from builder.plan.values import Base, ImageBase, Plan, PlannedStage, ScratchBase, StageBase
+from builder.steps.step import (
+    AddStep,
+    CopyStep,
+    FromContext,
+    FromImage,
+    FromNamedContext,
+    FromStage,
+    MaintainerStep,
+    Origin,
+    RunStep,
+    Step,
+    WorkdirStep,
+)
+
+
+def render_text(plan: Plan) -> str:
+    """The plan as an indented list: stages in build order, their steps by number, skipped stages, warnings.
+
+    Steps that make a layer are marked `+`. Values of arguments and variables are not shown.
+    """
+    names = {stage.index: stage.display for stage in plan.stages}
+    lines: list[str] = []
+    for stage in plan.stages:
+        lines += _stage_lines(stage, plan, names)
+    for skipped in plan.skipped:
+        lines.append(f"stage {skipped.display} skipped: {skipped.reason}")
+    for warning in plan.warnings:
+        lines.append(f"warning: {warning.location}: {warning.rule}: {warning.message}")
+    lines += [f"note: {note}" for note in plan.notes]
+    return "\n".join(lines) + "\n"
+
+
+def _stage_lines(stage: PlannedStage, plan: Plan, names: dict[int, str]) -> list[str]:
+    target = "  (target)" if stage.index in plan.targets else ""
+    lines = [f"stage {stage.display}{target}", f"    from {_base_text(stage.base, names)}, platform {stage.platform}"]
+    needs = [f"stage {names[index]}" for index in stage.dependencies if stage.base != StageBase(index)]
+    needs += [f"image {image.reference}" for image in stage.images]
+    needs += [f"context {name}" for name in stage.contexts]
+    if needs:
+        lines.append(f"    reads {', '.join(needs)}")
+    width = len(str(len(stage.steps)))
+    for number, step in enumerate(stage.steps, 1):
+        mark = "+" if _makes_layer(step) else " "
+        lines.append(f"    {number:>{width}} {mark} {step.text}")
+    return lines
+
+
+def _base_text(base: Base, names: dict[int, str]) -> str:
+    match base:
+        case StageBase(index):
+            return f"stage {names[index]}"
+        case ImageBase():
+            return f"image {base.reference}"
+        case ScratchBase():
+            return "scratch"
+
+
+def render_json(plan: Plan) -> str:
+    """The plan as one JSON object, members in a fixed order, two blanks of indentation, a newline at the end.
+
+    Values of arguments and variables are not in it, except where an instruction writes them into the image.
+    """
+    value: dict[str, Any] = {
+        "targets": list(plan.targets),
+        "stages": [_stage_json(stage) for stage in plan.stages],
+        "skipped": [
+            {"index": skipped.index, "name": skipped.display, "line": skipped.location.start, "reason": skipped.reason}
+            for skipped in plan.skipped
+        ],
+        "warnings": [
+            {"rule": warning.rule, "line": warning.location.start, "message": warning.message}
+            for warning in plan.warnings
+        ],
+        "notes": list(plan.notes),
+    }
+    if plan.epoch is not None:
+        value["source_date_epoch"] = plan.epoch
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _stage_json(stage: PlannedStage) -> dict[str, Any]:
+    return {
+        "index": stage.index,
+        "name": stage.display,
+        "line": stage.location.start,
+        "base": _base_json(stage.base),
+        "platform": str(stage.platform),
+        "needs_stages": list(stage.dependencies),
+        "needs_images": [image.reference for image in stage.images],
+        "needs_contexts": list(stage.contexts),
+        "uses_context": stage.uses_context,
+        "steps": [_step_json(number, step) for number, step in enumerate(stage.steps, 1)],
+        "config": stage.final.to_json(),
+    }
+
+
+def _base_json(base: Base) -> dict[str, Any]:
+    match base:
+        case StageBase(index):
+            return {"stage": index}
+        case ImageBase():
+            return {"image": base.reference, "platform": str(base.platform)}
+        case ScratchBase():
+            return {"scratch": True}
+
+
+def _step_json(number: int, step: Step) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "number": number,
+        "kind": _KINDS.get(type(step), "config"),
+        "line": step.location.start,
+        "text": step.text,
+        "layer": _makes_layer(step),
+    }
+    match step:
+        case CopyStep():
+            value |= {"from": _origin_json(step.origin), "sources": list(step.sources), "to": step.destination}
+        case AddStep():
+            value |= {"sources": list(step.sources), "to": step.destination}
+        case WorkdirStep():
+            value |= {"path": step.path}
+        case RunStep():
+            value |= {"user": step.user, "cwd": step.cwd, "network": step.network}
+    return value
+
+
+_KINDS: dict[type[Step], str] = {
+    AddStep: "add",
+    CopyStep: "copy",
+    MaintainerStep: "config",
+    RunStep: "run",
+    WorkdirStep: "workdir",
+}
+
+
+def _origin_json(origin: Origin) -> dict[str, Any]:
+    match origin:
+        case FromContext():
+            return {"context": True}
+        case FromNamedContext(name):
+            return {"context": name}
+        case FromStage(index):
+            return {"stage": index}
+        case FromImage(reference):
+            return {"image": reference}
+
+
+def _makes_layer(step: Step) -> bool:
+    return step.history is not None and not step.history.empty_layer
