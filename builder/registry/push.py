@@ -1,0 +1,103 @@
+"""From an image to its name: layers go up while the build goes on, then config, manifest and tags."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+from builder.errors import RegistryError
+from builder.events import Listener, Message, Silent
+from builder.oci import media_types
+from builder.oci.descriptor import Blob, Descriptor
+from builder.oci.image import Image, Layer
+from builder.oci.memory import MemoryBlob
+from builder.registry.download import RemoteBlob
+from builder.registry.registries import Registries
+from builder.registry.repository import Repository
+from builder.registry.upload import BlobUpload, Outcome
+
+
+class Uploader:
+    """Brings images to one repository. Thread-safe. Use it as a context manager: leaving it by an error cancels."""
+
+    def __init__(self, registries: Registries, repository: Repository, listener: Listener | None = None) -> None:
+        self.repository = repository
+        self._registries = registries
+        self._listener = listener or Silent()
+        self._upload = BlobUpload(repository, self._listener)
+        self._pool = ThreadPoolExecutor(repository.transport.settings.parallel, thread_name_prefix="upload")
+        self._jobs: dict[str, Future[Outcome]] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Uploader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(cancel=error is not None)
+
+    def start(self, layer: Layer) -> None:
+        """Begin to send a layer; returns at once. A layer that was started before is not sent again."""
+        self._start(layer.descriptor, layer.blob)
+
+    def finish(self, image: Image, tags: Iterable[str]) -> Descriptor:
+        """Send what is still missing of `image`, its manifest last, and give it the `tags`; the manifest's descriptor.
+
+        Raises RegistryError, after as many repetitions as --push-retry says, and ImageError.
+        """
+        descriptor, data = image.manifest()
+        return self.publish(descriptor, data, image.config_bytes(), image.layers, tags)
+
+    def publish(
+        self, manifest: Descriptor, data: bytes, config: bytes, layers: Iterable[Layer], tags: Iterable[str]
+    ) -> Descriptor:
+        """finish() for an image whose manifest and config bytes are fixed."""
+        layers, tags = tuple(layers), tuple(tags)
+        attempt = 0
+        while True:
+            try:
+                self._blobs(layers, config)
+                for tag in tags or (manifest.digest,):
+                    self.repository.put_manifest(tag, manifest, data)
+                return manifest
+            except RegistryError as error:
+                if attempt >= self._registries.settings.push_retries:
+                    raise
+                self._listener.tell(
+                    Message(f"Retrying operation after {2**attempt}s due to {error.message}", "warning")
+                )
+                self.repository.transport.exchange.pause(attempt, 2.0**attempt)
+                attempt += 1
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Wait for what is under way; with `cancel`, drop what has not begun and break off the rest."""
+        if cancel:
+            self.repository.transport.exchange.cancel()
+        self._pool.shutdown(wait=True, cancel_futures=cancel)
+
+    def _blobs(self, layers: tuple[Layer, ...], config: bytes) -> None:
+        jobs = [self._start(layer.descriptor, layer.blob) for layer in layers]
+        jobs.append(self._start(Descriptor.of(media_types.OCI_CONFIG, config), MemoryBlob(config)))
+        for job in jobs:
+            job.result()
+
+    def _start(self, descriptor: Descriptor, blob: Blob) -> Future[Outcome]:
+        with self._lock:
+            job = self._jobs.get(descriptor.digest)
+            if job is None or (job.done() and job.exception() is not None):
+                job = self._jobs[descriptor.digest] = self._pool.submit(self._send, descriptor, blob)
+            return job
+
+    def _send(self, descriptor: Descriptor, blob: Blob) -> Outcome:
+        registry, digest = self.repository.transport.registry, descriptor.digest
+        if isinstance(blob, RemoteBlob):
+            self._registries.note_blob(blob.repository, digest)
+        with self._registries.blob_lock(registry, digest):
+            sources = self._registries.blob_sources(registry, digest)
+            outcome = self._upload.ensure(descriptor, blob, sources)
+            self._registries.note_blob(self.repository, digest)
+        self._listener.tell(Message(f"{self.repository}: layer {digest} {outcome}", "debug"))
+        return outcome
