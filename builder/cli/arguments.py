@@ -80,7 +80,7 @@ def parse(command: str, argv: Sequence[str], env: Mapping[str, str], *, program:
     if not reader.help:
         reader.read_environment(env)
     flags = dict.fromkeys(flags_of(command).values())
-    values = {flag.name: _value(flag, reader.texts.get(flag.name, []), flag.name in reader.given) for flag in flags}
+    values = {flag.name: _value(flag, reader.texts.get(flag.name, [])) for flag in flags}
     if not reader.help:
         for flag in flags:
             reader.check_meaning(flag, values[flag.name])
@@ -155,7 +155,7 @@ class _Reader:
         if flag is None:
             raise UsageError(f"unknown flag: --{name}", _did_you_mean(name, self.flags, self.program))
         if name == flag.many:
-            values = list(grammar_many(flag, argument, value)) if equals else _take_values(rest)
+            values = list(_many(flag, argument, value)) if equals else _take_values(rest)
             for each in values:
                 self._set(flag, each, f"--{name}")
             return
@@ -230,7 +230,7 @@ class _Reader:
             if variable.rule == "default":
                 if flag.name in self.given:
                     continue
-                if flag.kind == "bool" and text.lower() not in ("1", "t", "true"):
+                if flag.kind == "bool" and not grammar.is_true(text):
                     continue
                 self.texts[flag.name] = [text]
             elif variable.rule == "append":
@@ -243,7 +243,7 @@ class _Reader:
 
     def check_meaning(self, flag: Flag, value: Value) -> None:
         """Refuse a pending flag, explain one that means something else here."""
-        if flag.name not in self.given or value == _value(flag, [], given=False):
+        if flag.name not in self.given or value == _value(flag, []):
             return
         if flag.pending:
             raise UsageError(f"--{flag.name} is not available in this version", "leave it out")
@@ -251,7 +251,7 @@ class _Reader:
             self._say(f"--{flag.name} {flag.means_here}")
 
 
-def grammar_many(flag: Flag, argument: str, value: str) -> tuple[str, ...]:
+def _many(flag: Flag, argument: str, value: str) -> tuple[str, ...]:
     """The values of `--flags=VALUE`."""
     try:
         return grammar.many(value)
@@ -304,7 +304,7 @@ def _choice(flag: Flag, text: str) -> str | None:
     return folded if folded in flag.choices else None
 
 
-def _value(flag: Flag, texts: list[str], given: bool) -> Value:
+def _value(flag: Flag, texts: list[str]) -> Value:
     """The value of `flag` from its checked texts (none: its default)."""
     if not flag.takes_many:
         return _scalar(flag, texts[-1] if texts else flag.default)
@@ -313,8 +313,8 @@ def _value(flag: Flag, texts: list[str], given: bool) -> Value:
     if flag.kind == "comma-list":
         return tuple(item for text in texts for item in grammar.comma_list(text))
     if flag.kind == "map":
-        defaults = [] if given or not flag.default else flag.default.split(",")
-        return dict(grammar.key_value(text) for text in defaults or texts)
+        defaults = flag.default.split(",") if flag.default else []
+        return dict(grammar.key_value(text) for text in (*defaults, *texts))
     merged: dict[str, tuple[str, ...]] = {}
     for text in texts:
         for source, targets in grammar.registry_map(text).items():

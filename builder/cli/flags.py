@@ -95,10 +95,10 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "ssh",
         "list",
-        "Agent socket or keys for RUN --mount=type=ssh: default, or ID[=SOCKET|KEY[,KEY]].",
+        "Agent socket for RUN --mount=type=ssh; ID alone forwards SSH_AUTH_SOCK.",
         INPUT,
         BUILD,
-        metavar="ID[=PATH]",
+        metavar="ID[=SOCKET]",
     ),
     Flag(
         "git",

@@ -28,6 +28,11 @@ def boolean(text: str) -> bool:
     raise ValueError("expected true or false (also 1, t, T, TRUE, True, 0, f, F, FALSE, False)")
 
 
+def is_true(text: str) -> bool:
+    """Whether `text` is one of ParseBool's words for true."""
+    return text in _TRUE
+
+
 def integer(text: str) -> int:
     """Go's strconv.ParseInt with base 0: decimal, 0x, 0o, 0b, a leading 0 for octal; `_` between digits."""
     octal = re.fullmatch(r"([+-]?)0([0-7_]+)", text)

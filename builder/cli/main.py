@@ -30,9 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         program = words.pop(0)
     try:
         with ending_signals_raise():
-            return _main(program, words, os.environ)
+            code = _main(program, words, os.environ)
+            sys.stdout.flush()
+            return code
     except Interrupted as signal:
         return signal.exit_code
+    except BrokenPipeError:
+        # Whoever read the answer has enough; without this the interpreter complains once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
 
 
 def _main(program: str, words: list[str], env: Mapping[str, str]) -> int:
@@ -53,7 +59,7 @@ def _main(program: str, words: list[str], env: Mapping[str, str]) -> int:
 
 
 def _run(arguments: Arguments, env: Mapping[str, str]) -> int:
-    with Output(log_settings(arguments, terminal=sys.stderr.isatty())) as output:
+    with Output(log_settings(arguments, terminal=_is_terminal(env))) as output:
         try:
             for notice in arguments.notices:
                 output.say(notice, "warning")
@@ -62,9 +68,7 @@ def _run(arguments: Arguments, env: Mapping[str, str]) -> int:
             output.say(f"ended by signal {signal.number}; everything was cleaned up", "error")
             raise
         except BrokenPipeError:
-            # Whoever read the answer has enough; without this the interpreter complains once more at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return EXIT_FAILURE
+            raise
         except Exception as error:
             return _fail(output, error)
 
@@ -104,11 +108,19 @@ def _check_operands(arguments: Arguments, program: str) -> None:
     command = COMMANDS[arguments.command]
     if not arguments.positionals or command.operands:
         return
+    import difflib  # costs milliseconds, and is needed for a mistake only
+
     word = arguments.positionals[0]
-    hint = f"see `{program} --help`"
+    close = difflib.get_close_matches(word, COMMANDS, n=1) if program == "limpet" else []
+    hint = f"did you mean `limpet {close[0]}`?" if close else f"see `{program} --help`"
     if word.lower() in ("true", "false", "1", "0", "t", "f"):
         hint = f"a flag that is true or false takes its value with `=`: --flag={word}"
     raise UsageError(f'unknown command "{word}" for "{program}"', hint)
+
+
+def _is_terminal(env: Mapping[str, str]) -> bool:
+    """Whether the log goes to a terminal that can move its cursor."""
+    return sys.stderr.isatty() and env.get("TERM", "") not in ("", "dumb")
 
 
 def _early_output(words: Sequence[str]) -> Output:

@@ -15,6 +15,6 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     print(
         json.dumps({"version": __version__})
         if arguments.text("format") == "json"
-        else f"Limpet version : v{__version__}"
+        else f"Limpet version :  v{__version__}"
     )
     return 0

@@ -24,6 +24,10 @@ class Display(Protocol):
         """Show what was held back and leave the terminal as it was. Safe to call twice."""
         ...
 
+    def finish(self, summary: Summary) -> None:
+        """The build succeeded: show what it did."""
+        ...
+
     def fail(self, failure: Failure) -> None:
         """Show why the build failed."""
         ...
@@ -76,8 +80,7 @@ class Output:
     def finish(self) -> None:
         """The build succeeded: end the display and show the summary."""
         self._display.close()
-        for line in self.summary.lines():
-            self.say(line)
+        self._display.finish(self.summary)
 
     def fail(self, failure: Failure) -> None:
         """The build failed: end the display and show why."""
@@ -86,4 +89,8 @@ class Output:
 
 
 def _display(settings: LogSettings, stream: TextIO, redactor: Redactor) -> Display:
+    if settings.format == "live":
+        from builder.cli.output.live import Live  # rich costs a third of the start-up time
+
+        return Live(settings, stream, redactor)
     return Log(settings, stream, redactor)

@@ -18,6 +18,7 @@ from builder.cli.errors import Failure
 from builder.cli.output.lines import LineSplitter
 from builder.cli.output.quantities import bytes_text, seconds_text
 from builder.cli.output.redaction import Redactor
+from builder.cli.output.summary import Summary
 from builder.cli.settings import LogSettings
 from builder.events import (
     Event,
@@ -44,7 +45,6 @@ class Log:
     def __init__(self, settings: LogSettings, stream: TextIO, redactor: Redactor) -> None:
         self._format: Callable[[str, str, _Fields], str] = {
             "plain": self._plain,
-            "live": self._plain,
             "color": self._color,
             "text": self._logfmt,
             "json": self._json,
@@ -74,18 +74,33 @@ class Log:
             for stage, number in list(self._splitters):
                 self._finish_output(stage, number)
 
+    def finish(self, summary: Summary) -> None:
+        """The summary, as messages."""
+        for line in summary.lines():
+            self.tell(Message(line))
+
     def fail(self, failure: Failure) -> None:
         """The error, in the form of the log; bare lines where people read."""
         with self._lock:
-            if self._raw_output:
-                for line in failure.lines():
-                    self._write(line)
-            else:
-                fields: dict[str, object] = {"event": "failed", "exit-code": failure.exit_code}
-                for name, value in (("hint", failure.hint), ("lines", failure.quote), ("trace", failure.trace)):
-                    if value:
-                        fields[name] = self._redactor.mask(value) if isinstance(value, str) else list(value)
-                self._write(self._json("error", failure.message, fields))
+            try:
+                self._fail(failure)
+            except OSError:
+                pass  # as in `tell`
+
+    def _fail(self, failure: Failure) -> None:
+        if self._raw_output:
+            for line in failure.lines():
+                self._write(line)
+        else:
+            fields: dict[str, object] = {"event": "failed", "exit-code": failure.exit_code}
+            for name, lines in (
+                ("hint", failure.hint.splitlines()),
+                ("lines", failure.quote),
+                ("trace", failure.trace),
+            ):
+                if lines:
+                    fields[name] = [self._redactor.mask(line) for line in lines]
+            self._write(self._json("error", self._redactor.mask(failure.message), fields))
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Message):
@@ -170,11 +185,14 @@ class Log:
         if self._raw_output:
             self._write(f"{self._label(stage, number)} {line}")
         else:
-            self._write(self._json("info", line, {"event": "output", "stage": stage, "step": number}))
+            self._write(
+                self._json("info", self._redactor.mask(line), {"event": "output", "stage": stage, "step": number})
+            )
 
     def _line(self, level: str, text: str, fields: _Fields) -> None:
         if LEVELS.index(level) >= self._lowest:
-            self._write(self._format(level, text, fields))
+            # Masked before it is quoted: a secret with a quote or a backslash would not be found afterwards.
+            self._write(self._format(level, self._redactor.mask(text), fields))
 
     def _write(self, line: str) -> None:
         self._stream.write(self._redactor.mask(line) + "\n")
@@ -195,8 +213,7 @@ class Log:
         return f'time="{now_text()}" level={level} msg={text if bare else quoted}'
 
     def _json(self, level: str, text: str, fields: _Fields) -> str:
-        # Masked before it is escaped: a secret with a quote or a backslash would not be found afterwards.
-        value = {"level": level, "msg": self._redactor.mask(text), "time": now_text(), **fields}
+        value = {"level": level, "msg": text, "time": now_text(), **fields}
         return json.dumps(value, ensure_ascii=False)
 
 

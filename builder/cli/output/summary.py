@@ -26,6 +26,18 @@ class StepRecord:
         return f"[{self.started.stage} {self.started.number}/{self.started.total}] {self.started.text}"
 
 
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """A stage in figures: `steps` begun, `layers` made (not cached), `size` of those in bytes."""
+
+    name: str
+    steps: int
+    cached: int
+    layers: int
+    size: int
+    seconds: float
+
+
 class Summary:
     """A listener that only remembers. Safe to use from several threads."""
 
@@ -79,6 +91,18 @@ class Summary:
                 if finished.seconds >= _WORTH_NAMING
             ]
             return lines + [f"{published.reference}@{published.digest}" for published in self._published]
+
+    def stages(self) -> list[StageRecord]:
+        """The stages in the order in which they began."""
+        with self._lock:
+            rows = []
+            for name, seconds in self._stages.items():
+                records = [record for (stage, _), record in self._steps.items() if stage == name]
+                finished = [record.finished for record in records if record.finished]
+                sizes = [event.layer_size for event in finished if event.layer_size is not None and not event.cached]
+                cached = sum(event.cached for event in finished)
+                rows.append(StageRecord(name, len(records), cached, len(sizes), sum(sizes), seconds))
+            return rows
 
     def _totals(self) -> list[tuple[str, int]]:
         words = {"pull": "pulled", "push": "pushed", "context": "context"}
