@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 
+from builder.dockerfile.directives import Directive
 from builder.dockerfile.instructions import Check
-from builder.dockerfile.lexer import Directive
+from builder.dockerfile.literals import parse_truth
 from builder.dockerfile.suggestion import did_you_mean
-from builder.dockerfile.whitespace import split_fields, strip
+from builder.dockerfile.whitespace import strip
 from builder.errors import DockerfileError, Location
 
 _OPTIONS = ("skip", "experimental", "error")
-_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
-_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
-_COMMENT = re.compile(r"check\s*=\s*(.+)", re.IGNORECASE | re.ASCII)
+_COMMENT = re.compile(r"check\s*=\s*(\S+).*", re.IGNORECASE | re.ASCII)
 
 
 def file_check(directive: Directive | None, path: str) -> Check:
@@ -24,7 +23,7 @@ def file_check(directive: Directive | None, path: str) -> Check:
         return parse_check(directive.value)
     except ValueError as problem:
         raise DockerfileError(
-            f"# check={directive.value}: {problem}",
+            f"# check={directive.text}: {problem}",
             "write # check=skip=RULE,RULE;error=true",
             location=Location(path, directive.line, directive.line),
         ) from None
@@ -44,9 +43,9 @@ def instruction_check(comments: tuple[str, ...], base: Check) -> Check:
 
 
 def parse_check(text: str) -> Check:
-    """The options before the first white space of `text`. Raises ValueError for an unknown one."""
+    """`skip=a,b;error=true` as a value. Raises ValueError for an unknown option."""
     values: dict[str, str] = {}
-    for option in (split_fields(text) or [""])[0].split(";"):
+    for option in text.split(";"):
         if not option:
             continue
         name, delimiter, value = option.partition("=")
@@ -54,16 +53,13 @@ def parse_check(text: str) -> Check:
             suggestion = did_you_mean(name, _OPTIONS)
             raise ValueError(f"invalid option {option!r}" + (f" ({suggestion})" if suggestion else ""))
         values[name] = value
-    error = values.get("error", "false")
-    if error not in _TRUE | _FALSE:
-        raise ValueError(f"error={error} is neither true nor false")
     skip, experimental = _rules(values.get("skip", "")), _rules(values.get("experimental", ""))
     return Check(
         skip=skip - {"all"},
         skip_all="all" in skip,
         experimental=experimental - {"all"},
         experimental_all="all" in experimental,
-        error=error in _TRUE,
+        error=parse_truth(values.get("error", "false")),
     )
 
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 def split_csv(text: str) -> list[str]:
     """The fields of `text`. A field in double quotes may hold commas, and `""` for a quote.
 
-    Raises ValueError for a quote inside an unquoted field, text behind a closing quote, or a missing one.
+    Raises ValueError for an empty text, a quote inside an unquoted field, text behind a closing quote, or none.
     """
+    if not text:
+        raise ValueError("it is empty")
     fields: list[str] = []
     at = 0
     while True:

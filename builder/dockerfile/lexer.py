@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from builder.dockerfile.directives import read_directives
 from builder.dockerfile.heredoc import heredocs_of_line
 from builder.dockerfile.instructions import Heredoc
 from builder.dockerfile.whitespace import lstrip, strip
@@ -19,9 +20,6 @@ MAX_LINE = 65_535
 """Bytes in a physical line, its newline not counted (the limit of BuildKit's scanner)."""
 
 _BOM = b"\xef\xbb\xbf"
-_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*", re.ASCII)
-_DIRECTIVES = frozenset({"syntax", "escape", "check"})
-_ESCAPES = ("\\", "`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +39,9 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Directive:
-    """A parser directive, `# name=value`; `name` is lower-case."""
-
-    name: str
-    value: str
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
 class Lines:
     lines: tuple[Line, ...]
-    directives: tuple[Directive, ...]
     escape: str
-
-    def directive(self, name: str) -> Directive | None:
-        return next((directive for directive in self.directives if directive.name == name), None)
 
 
 def read_lines(data: bytes, path: str, takes_heredocs: Callable[[str, str], bool]) -> Lines:
@@ -66,10 +51,10 @@ def read_lines(data: bytes, path: str, takes_heredocs: Callable[[str, str], bool
     that is too long, a wrong or repeated directive, and an unterminated heredoc.
     """
     physical = _physical_lines(data, path)
-    directives = _read_directives(physical, path)
+    directives = read_directives(map(_without_end, physical), path)
     escape = next((directive.value for directive in directives if directive.name == "escape"), "\\")
     reader = _LineReader(physical, path, escape, takes_heredocs, first=len(directives))
-    return Lines(tuple(reader), directives, escape)
+    return Lines(tuple(reader), escape)
 
 
 def _physical_lines(data: bytes, path: str) -> list[str]:
@@ -86,31 +71,6 @@ def _physical_lines(data: bytes, path: str) -> list[str]:
     if lines[-1]:
         decoded.append(lines[-1].decode("utf-8", "surrogateescape"))
     return decoded
-
-
-def _read_directives(lines: list[str], path: str) -> tuple[Directive, ...]:
-    """The known directives at the top of the file; the first line of any other kind ends them."""
-    found: dict[str, Directive] = {}
-    for number, line in enumerate(lines, 1):
-        match = _DIRECTIVE.fullmatch(lstrip(_without_end(line)))
-        if not match or match[1].lower() not in _DIRECTIVES:
-            break
-        directive = Directive(match[1].lower(), match[2], number)
-        location = Location(path, number, number)
-        if directive.name in found:
-            raise DockerfileError(
-                f"only one {directive.name} parser directive can be used",
-                f"the first one is on line {found[directive.name].line}",
-                location=location,
-            )
-        if directive.name == "escape" and directive.value not in _ESCAPES:
-            raise DockerfileError(
-                f"invalid escape token '{directive.value}' does not match ` or \\",
-                "write # escape=\\ or # escape=`",
-                location=location,
-            )
-        found[directive.name] = directive
-    return tuple(found.values())
 
 
 def _without_end(line: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from builder.dockerfile.check_directive import file_check, instruction_check
+from builder.dockerfile.directives import detect_directive
 from builder.dockerfile.instructions import Arg, Check, Dockerfile, Instruction, Stage
 from builder.dockerfile.parser import parse_tree
 from builder.dockerfile.typed import typed_instruction
@@ -18,7 +19,7 @@ def parse(data: bytes, path: str) -> Dockerfile:
     that has only global ARGs is valid here: it has no stages.
     """
     tree = parse_tree(data, path)
-    check = file_check(tree.lines.directive("check"), path)
+    check = file_check(detect_directive("check", data), path)
     meta_args: list[Arg] = []
     stages: list[Stage] = []
     commands: list[list[Instruction]] = []
@@ -37,7 +38,7 @@ def parse(data: bytes, path: str) -> Dockerfile:
                 f"only ARG may come before the first FROM, not {node.name.upper()}",
                 location=node.location,
             )
-    syntax = tree.lines.directive("syntax")
+    syntax = detect_directive("syntax", data)
     return Dockerfile(
         path=path,
         meta_args=tuple(meta_args),

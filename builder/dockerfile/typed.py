@@ -8,7 +8,6 @@ from typing import Any, Literal, cast
 
 from builder.dockerfile.arguments import GRAMMARS
 from builder.dockerfile.csv_fields import split_csv
-from builder.dockerfile.durations import parse_duration
 from builder.dockerfile.flags import Flags, Kind, parse_flags
 from builder.dockerfile.heredoc import heredoc_of_word, without_leading_tabs
 from builder.dockerfile.instructions import (
@@ -36,6 +35,7 @@ from builder.dockerfile.instructions import (
     Volume,
     Workdir,
 )
+from builder.dockerfile.literals import parse_duration
 from builder.dockerfile.parser import ONBUILD, Node
 from builder.dockerfile.quoting import quote
 from builder.dockerfile.suggestion import did_you_mean

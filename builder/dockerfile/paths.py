@@ -1,0 +1,23 @@
+"""Arithmetic on paths of images and contexts: text only, slash-separated, no file system is asked."""
+
+from __future__ import annotations
+
+import posixpath
+
+
+def clean(path: str) -> str:
+    """`path` without `.`, `..` and doubled slashes as far as that is possible without looking; never empty."""
+    path = posixpath.normpath(path)
+    return path[1:] if path.startswith("//") else path  # POSIX lets exactly two leading slashes mean something else
+
+
+def join_workdir(current: str, path: str) -> str:
+    """The working directory after `WORKDIR path` (expanded) where `current` was in force ("" for none).
+
+    An absolute path is kept as it is written; a relative one is joined and cleaned; an empty one changes nothing.
+    """
+    if path.startswith("/"):
+        return path
+    if not path and current.startswith("/"):
+        return current
+    return clean(f"/{current}/{path}")
