@@ -9,15 +9,3 @@ def clean(path: str) -> str:
     """`path` without `.`, `..` and doubled slashes as far as that is possible without looking; never empty."""
     path = posixpath.normpath(path)
     return path[1:] if path.startswith("//") else path  # POSIX lets exactly two leading slashes mean something else
-
-
-def join_workdir(current: str, path: str) -> str:
-    """The working directory after `WORKDIR path` (expanded) where `current` was in force ("" for none).
-
-    An absolute path is kept as it is written; a relative one is joined and cleaned; an empty one changes nothing.
-    """
-    if path.startswith("/"):
-        return path
-    if not path and current.startswith("/"):
-        return current
-    return clean(f"/{current}/{path}")
