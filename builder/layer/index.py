@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from builder.layer.pipeline import TarStream
+from builder.layer.tar import TarReader
+from builder.layer.target import write_pieces
+from builder.layer.whiteouts import change_of
 from builder.oci.media_types import Compression
-from builder.rootfs.entry import Change
+from builder.rootfs.entry import Change, Entry, FileContent, FileType
 
 
 def read_index(
@@ -17,10 +24,34 @@ def read_index(
     diff_id: str | None = None,
     spool: Path | None = None,
     wanted: Callable[[str], bool] = lambda path: True,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Change]:
-    """The changes of one layer, in its order; a layer's tree is `lower.apply(read_index(...))`.
+    """The changes of one layer, in its order; an image's tree is `lower.apply(read_index(...))`, layer by layer.
 
-    With `spool`, contents of regular files whose path is `wanted` go into new files of that directory (FileContent);
-    others have content None. Raises ImageError when the stream is damaged or its tar does not have `diff_id`.
+    With `spool`, contents of regular files whose path is `wanted` go into new files below that directory (FileContent);
+    others have content None. The path is the archive's: symlinks above it are not resolved yet. Hardlinks are
+    HARDLINK changes: who wants one must want its target. Raises ImageError when the stream is damaged or its tar
+    does not have `diff_id`; files that were spooled until then stay.
     """
-    raise NotImplementedError
+    changes: list[Change] = []
+    files = tempfile.mkdtemp(dir=spool) if spool is not None else ""
+    with TarStream(stream, compression, progress) as tar:
+        reader = TarReader(tar)
+        for entry in reader:
+            change = change_of(entry)
+            if change is None:
+                continue
+            if files and isinstance(change, Entry) and entry.type is FileType.FILE and wanted(entry.path):
+                change = replace(change, content=_spool(reader, f"{files}/{len(changes)}", entry.size))
+            changes.append(change)
+        tar.finish(diff_id)
+    return changes
+
+
+def _spool(reader: TarReader, path: str, size: int) -> FileContent:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_pieces(fd, reader.data(), size)
+    finally:
+        os.close(fd)
+    return FileContent(path)

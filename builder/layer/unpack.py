@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from builder.errors import ImageError
+from builder.errors import BuildError, ImageError, IsolationError
+from builder.layer.pipeline import TarStream
+from builder.layer.tar import TarReader
+from builder.layer.target import MissingLinkTarget, NotApplied, SetOwner, Target
+from builder.layer.whiteouts import change_of
 from builder.oci.media_types import Compression
-from builder.rootfs.entry import Entry
+from builder.rootfs.entry import Entry, FileType, Opaque, Whiteout
 
 Form = Literal["plain", "overlay"]
-# (descriptor of the parent directory, name in it, entry with its real path): called instead of chown
-SetOwner = Callable[[int, str, Entry], None]
-# (entry, what could not be made: "device", "owner" or "xattr NAME")
-NotApplied = Callable[[Entry, str], None]
 
 
-class CrossLayerLink(ImageError):
-    """A hardlink to a file of a lower layer: cannot be unpacked alone (form "overlay"); unpack the image plainly."""
+class NeedsLayersBelow(ImageError):
+    """The layer cannot be an overlayfs lower directory by itself (form "overlay"): it hardlinks a file of a layer
+    below, hides the whole root, or has a device that overlayfs takes for a whiteout. Unpack the image plainly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """`implied` directories had no entry of their own: with form "overlay" their metadata must come from below."""
+    """`implied` are directories (real paths) that the layer writes into but has no entry for. With form "overlay"
+    they are 0755 0:0, and whoever mounts the layer must give them the metadata that they have below."""
 
     diff_id: str
     implied: tuple[str, ...] = ()
@@ -40,10 +44,113 @@ def unpack(
     overlay_xattr: Literal["trusted", "user"] = "trusted",
     set_owner: SetOwner | None = None,
     not_applied: NotApplied | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Unpacked:
-    """Unpack one layer into the existing directory `into`.
+    """Unpack one layer into the existing directory `into`; `stream` is read to its end.
+
+    Form "plain" lays the layer on what `into` has: several layers in order make an image's tree. Form "overlay"
+    makes a new directory a lower directory of overlayfs: whiteouts are devices 0:0 and opaque directories are
+    marked with `overlay_xattr`.overlay.opaque.
+
+    Paths are clamped inside `into` and symlinks above an entry are followed inside it, as umoci does. Whiteouts and
+    opaque markers hide what layers below brought, never what the layer itself brings, and leave their directory's
+    mtime alone. `set_owner` is called instead of chown, for every entry; `not_applied` when the machine does not
+    allow a device, an owner or an extended attribute (without it that is a BuildError).
 
     After an error `into` holds part of the layer: unpack into a temporary name and rename it when this returns.
-    Raises ImageError when the stream is damaged or its tar does not have `diff_id`.
+    Raises ImageError when the stream is damaged or its tar does not have `diff_id`, and BuildError when `into`
+    cannot be written. `progress` is told how many bytes of tar were read so far.
     """
-    raise NotImplementedError
+    with TarStream(stream, compression, progress) as tar, Target(into, set_owner, not_applied) as target:
+        layer: _Plain | _Overlay = _Plain(target) if form == "plain" else _Overlay(target, overlay_xattr)
+        reader = TarReader(tar)
+        entry = None
+        try:
+            for entry in reader:
+                change = change_of(entry)
+                if isinstance(change, Entry):
+                    layer.put(change, reader)
+                elif isinstance(change, Whiteout):
+                    layer.whiteout(change.path)
+                elif change is not None:
+                    layer.opaque(change)
+            layer.finish()
+        except OSError as error:
+            raise _translate(error, entry, into) from error
+        return Unpacked(tar.finish(diff_id), tuple(target.implied))
+
+
+class _Plain:
+    """Whiteouts are carried out at once."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def put(self, entry: Entry, reader: TarReader) -> None:
+        self._target.put(entry, reader.data())
+
+    def whiteout(self, path: str) -> None:
+        real = self._target.real(path)
+        if real is not None:
+            self._target.hide(real)
+
+    def opaque(self, change: Opaque) -> None:
+        self._target.hide_inside(self._target.enter(change.path))
+
+    def finish(self) -> None:
+        self._target.finish()
+
+
+class _Overlay:
+    """Whiteouts are made at the end, when it is known what the layer itself has in their place."""
+
+    def __init__(self, target: Target, overlay_xattr: str) -> None:
+        self._target = target
+        self._xattr = f"{overlay_xattr}.overlay.opaque"
+        self._whiteouts: list[str] = []
+        self._opaque: set[str] = set()
+
+    def put(self, entry: Entry, reader: TarReader) -> None:
+        if entry.type is FileType.CHARACTER_DEVICE and entry.device == (0, 0):
+            raise NeedsLayersBelow(f"{entry.path}: device 0:0, which overlayfs takes for a whiteout")
+        try:
+            self._target.put(entry, reader.data())
+        except MissingLinkTarget as error:
+            raise NeedsLayersBelow(error.message) from error
+
+    def whiteout(self, path: str) -> None:
+        parent, slash, name = path.rpartition("/")
+        self._whiteouts.append(self._target.enter(parent) + slash + name)
+
+    def opaque(self, change: Opaque) -> None:
+        real = self._target.enter(change.path)
+        if not real:
+            raise NeedsLayersBelow("a layer hides everything below it")
+        self._opaque.add(real)
+
+    def finish(self) -> None:
+        for real in dict.fromkeys(self._whiteouts):
+            if not self._target.wrote(real):
+                self._make_whiteout(real)
+            elif self._target.is_directory(real):
+                self._opaque.add(real)
+        self._target.finish(self._opaque, self._xattr)
+
+    def _make_whiteout(self, real: str) -> None:
+        try:
+            # Its directory may have been replaced since, by something that hides what is below as well.
+            if self._target.real(real) == real:
+                self._target.whiteout(real)
+        except PermissionError as error:
+            raise IsolationError(
+                f"cannot make overlayfs whiteout {real}: {error.strerror}", "this needs Linux 5.8 or root"
+            ) from error
+
+
+def _translate(error: OSError, entry: Entry | None, into: Path) -> BuildError:
+    where = entry.path if entry else ""
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+        return ImageError(f"cannot unpack {where}: {error.strerror}")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BuildError(f"no space left under {into} while unpacking {where}", "give --work-dir a larger volume")
+    return BuildError(f"cannot unpack {where} into {into}: {error.strerror or os.strerror(error.errno or 0)}")

@@ -67,7 +67,9 @@ class _Application:
         if isinstance(change, Whiteout):
             self._hide(self._resolve(change.path))
         elif isinstance(change, Opaque):
-            self._hide_inside(resolve(self._tree, change.path))
+            path = resolve(self._tree, change.path)
+            self._make_directories(path)
+            self._hide_inside(path)
         else:
             self._put(change)
 
@@ -90,11 +92,10 @@ class _Application:
                 raise ImageError(f"the root of a layer is a {entry.type.value}")
             self._entries[""] = entry
             return
-        self._make_parents(path)
+        self._make_directories(path.rpartition("/")[0])
         if entry.type is FileType.HARDLINK:
-            entry = self._link(entry)
-            if self._entries.get(path) == entry and self._entries[path].link_id == entry.link_id:
-                return  # a link to itself
+            self._put_link(path, entry)
+            return
         old = self._entries.get(path)
         if old is not None and not (old.type is entry.type is FileType.DIRECTORY):
             self._remove(path)
@@ -110,26 +111,28 @@ class _Application:
             self._written.add(path)
             path = path.rpartition("/")[0]
 
-    def _make_parents(self, path: str) -> None:
+    def _make_directories(self, path: str) -> None:
         missing = []
-        parent = path.rpartition("/")[0]
-        while (known := self._entries.get(parent)) is None or known.type is not FileType.DIRECTORY:
+        while (known := self._entries.get(path)) is None or known.type is not FileType.DIRECTORY:
             if known is not None:
-                self._remove(parent)
-            missing.append(parent)
-            parent = parent.rpartition("/")[0]
-        for parent in reversed(missing):
-            self._insert(parent, Entry(parent, FileType.DIRECTORY, 0o755))
+                self._remove(path)
+            missing.append(path)
+            path = path.rpartition("/")[0]
+        for path in reversed(missing):
+            self._insert(path, Entry(path, FileType.DIRECTORY, 0o755))
 
-    def _link(self, entry: Entry) -> Entry:
+    def _put_link(self, path: str, entry: Entry) -> None:
         target = self._resolve(normalise(entry.target))
         found = self._entries.get(target)
-        if found is None or found.type is FileType.DIRECTORY:
-            raise ImageError(f"hardlink {entry.path}: its target {entry.target} is not in the image")
-        if found.link_id is None and found.type is FileType.FILE:
-            found = replace(found, link_id=object())
-            self._entries[target] = found
-        return replace(found, path=entry.path)
+        if found is None or found.type is FileType.DIRECTORY or target.startswith(path + "/"):
+            raise ImageError(f"hardlink {entry.path}: its target {entry.target} is not there or no file")
+        if target != path:
+            if found.link_id is None and found.type is FileType.FILE:
+                found = replace(found, link_id=object())
+                self._entries[target] = found
+            if path in self._entries:
+                self._remove(path)
+        self._insert(path, replace(found, path=path))
 
     def _hide(self, path: str) -> None:
         """Remove `path` as far as the layers below brought it."""
