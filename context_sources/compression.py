@@ -15,6 +15,8 @@ CHUNK = 1 << 18
 XZ_MEMORY = 256 << 20  # xz -9 needs 65 MiB to decompress
 ZSTD_WINDOW = 1 << 27  # what the zstd program accepts unless told otherwise
 
+DAMAGED_GZIP = cast(type[Exception], isal_zlib.error)  # its stub calls the class an instance
+
 GZIP, BZIP2, XZ, ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 NOT_READ = {
     b"PK\x03\x04": "a zip archive",
@@ -82,7 +84,7 @@ def members(
     while True:
         try:
             piece = current.decompress(data, CHUNK)
-        except (lzma.LZMAError, OSError, ValueError, EOFError, isal_zlib.IsalError) as error:
+        except (lzma.LZMAError, OSError, ValueError, EOFError, DAMAGED_GZIP) as error:
             raise ContextError(f"{name} has damaged {kind} data: {error}", "upload it again") from error
         data = b""
         if piece:
