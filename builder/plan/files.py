@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from builder.dockerfile.instructions import Add, Copy, Heredoc, Workdir
+from builder.dockerfile.workdir import join_workdir
 from builder.errors import DockerfileError, Location
 from builder.oci.descriptor import is_digest
 from builder.plan import history
-from builder.plan.remote import is_git, is_remote
+from builder.plan.remote import git_repository, is_remote
 from builder.plan.scope import Scope, StageState
 from builder.plan.text import one_line
 from builder.steps.chmod import parse as parse_chmod
@@ -31,13 +32,6 @@ def workdir(instruction: Workdir, state: StageState, scope: Scope) -> tuple[Stag
         location=instruction.location, text=text, exec_config=config, history=entry, path=path, user=config.user
     )
     return state, step
-
-
-def join_workdir(current: str, path: str) -> str:
-    """An absolute `path` as it is, another one below `current` and cleaned; "" changes nothing."""
-    if path.startswith("/"):
-        return path
-    return _clean(posixpath.join("/", current, path))
 
 
 def copy(instruction: Copy, state: StageState, scope: Scope) -> tuple[StageState, Step]:
@@ -83,9 +77,11 @@ def add(instruction: Add, state: StageState, scope: Scope) -> tuple[StageState, 
     destination = scope.expand(instruction.destination, state, instruction)
     checksum = scope.expand(instruction.checksum, state, instruction)
     chown, chmod = _ownership(instruction, state, scope)
-    local = [source for source in sources if not is_remote(source, instruction.location)]
+    for source in sources:
+        _check_git(source, checksum, instruction)
     if instruction.checksum:
-        _check_checksum(checksum, sources, instruction)
+        _check_checksum(checksum, sources, instruction.location)
+    local = [source for source in sources if not is_remote(source, instruction.location)]
     scope.findings.report_ignored("Add", local, instruction)
     created_by = history.copy(
         "ADD",
@@ -160,16 +156,32 @@ def _refuse_remote(source: str, location: Location) -> None:
         raise DockerfileError(f"COPY {source}: COPY takes no URL and no git repository", "use ADD", location=location)
 
 
-def _check_checksum(checksum: str, sources: list[str], instruction: Add) -> None:
-    """--checksum goes with one URL (a digest of the file) or one git repository (the beginning of a commit)."""
-    location = instruction.location
+def _check_git(source: str, checksum: str, instruction: Add) -> None:
+    """A git address may say in its query what flags say, but nothing else."""
+    repository = git_repository(source, instruction.location)
+    if repository is None:
+        return
+    kept = (instruction.keep_git_dir, repository.keep_git_dir)
+    contradicted = []
+    if None not in kept and kept[0] != kept[1]:
+        contradicted.append("--keep-git-dir")
+    if checksum and repository.checksum and checksum != repository.checksum:
+        contradicted.append("--checksum")
+    if contradicted:
+        raise DockerfileError(
+            f"ADD {source}: the query contradicts {contradicted[0]}", "give one of them", location=instruction.location
+        )
+
+
+def _check_checksum(checksum: str, sources: list[str], location: Location) -> None:
+    """--checksum goes with one URL (the digest of the file) or one git repository (the beginning of a commit)."""
     if len(sources) != 1 or not is_remote(sources[0], location):
         raise DockerfileError(
             "ADD --checksum is for one source, a URL or a git repository",
             "give the other sources an ADD of their own",
             location=location,
         )
-    if not is_git(sources[0], location) and not is_digest(checksum):
+    if git_repository(sources[0], location) is None and not is_digest(checksum):
         raise DockerfileError(
             f"ADD --checksum={checksum} is not a digest",
             "write it as sha256:<64 hexadecimal digits>",

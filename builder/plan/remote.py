@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import re
-
-from builder.errors import Location
-
-_GIT = re.compile(r"https?://[^?#]*\.git(?:[?#].*)?|(?:git|ssh)://.*|[\w.-]+@[\w.-]+:.*")
+from builder.dockerfile.git_reference import GitReference, parse_git_reference
+from builder.errors import DockerfileError, Location
 
 
-def is_url(source: str) -> bool:
-    """An `http://` or `https://` address."""
-    return source.startswith(("http://", "https://"))
+def git_repository(source: str, location: Location) -> GitReference | None:
+    """`source` as a git repository, None for anything else and for what can be a local path (`github.com/...`).
 
-
-def is_git(source: str, location: Location) -> bool:
-    """A git repository that cannot be taken for a local path. Raises DockerfileError for a bad query."""
-    return _GIT.fullmatch(source) is not None
+    Raises DockerfileError for a query that is unknown or contradicts itself.
+    """
+    try:
+        reference = parse_git_reference(source)
+    except DockerfileError as error:
+        raise DockerfileError(error.message, error.hint, location=location) from None
+    return None if reference is None or reference.like_local_path else reference
 
 
 def is_remote(source: str, location: Location) -> bool:
-    """Whether ADD fetches `source`. Raises DockerfileError for a git repository with a bad query."""
-    return is_url(source) or is_git(source, location)
+    """Whether ADD fetches `source`. Raises what `git_repository` raises."""
+    return source.startswith(("http://", "https://")) or git_repository(source, location) is not None

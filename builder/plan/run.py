@@ -93,6 +93,6 @@ def _command(instruction: Run, config: ExecConfig) -> _Command:
         return _Command((*shell, text + bodies))
     script = instruction.heredocs[0]
     content = without_leading_tabs(script.content) if script.chomp else script.content
-    if script.content.startswith("#!"):
+    if content.startswith("#!"):
         return _Command((*shell, posixpath.join(_PIPES, script.name)), {script.name: content})
     return _Command((*shell, content))

@@ -115,7 +115,7 @@ def sources_of(instruction: Instruction) -> tuple[tuple[str, bool], ...]:
         found = []
         for mount in instruction.mounts:
             fields = dict(mount.fields)
-            if fields.get("from") and fields.get("type") != "tmpfs":
+            if fields.get("from") and fields.get("type") not in ("tmpfs", "ssh"):
                 found.append((fields["from"] or "", False))
         return tuple(found)
     return ()

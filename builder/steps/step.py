@@ -115,6 +115,8 @@ class AddStep(Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BindMount:
+    """`source` is an absolute, cleaned path in `origin`. What is written to a writable one is discarded."""
+
     origin: Origin
     source: str
     target: str
@@ -123,6 +125,11 @@ class BindMount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheMount:
+    """A cache of which nothing is there yet begins as `source` (absolute, cleaned) of `origin`, empty if that is None.
+
+    `mode`, `uid` and `gid` are those of a new, empty cache's directory.
+    """
+
     id: str
     target: str
     sharing: Literal["shared", "private", "locked"] = "shared"
