@@ -42,6 +42,11 @@ def instruction_check(comments: tuple[str, ...], base: Check) -> Check:
     return base
 
 
+def is_check_comment(comment: str) -> bool:
+    """True for the text of a comment that is meant for the linter, not for readers."""
+    return _COMMENT.fullmatch(comment) is not None
+
+
 def parse_check(text: str) -> Check:
     """`skip=a,b;error=true` as a value. Raises ValueError for an unknown option."""
     values: dict[str, str] = {}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from builder.dockerfile.check_directive import file_check, instruction_check
 from builder.dockerfile.directives import detect_directive
 from builder.dockerfile.instructions import Arg, Check, Dockerfile, Instruction, Stage
+from builder.dockerfile.lint import lint
 from builder.dockerfile.parser import parse_tree
 from builder.dockerfile.typed import typed_instruction
 from builder.errors import DockerfileError, Location
@@ -23,8 +24,8 @@ def parse(data: bytes, path: str) -> Dockerfile:
     meta_args: list[Arg] = []
     stages: list[Stage] = []
     commands: list[list[Instruction]] = []
-    for node in tree.nodes:
-        instruction = typed_instruction(node, instruction_check(node.comments, check))
+    instructions = [(node, typed_instruction(node, instruction_check(node.comments, check))) for node in tree.nodes]
+    for node, instruction in instructions:
         if isinstance(instruction, Stage):
             stages.append(instruction)
             commands.append([])
@@ -44,7 +45,7 @@ def parse(data: bytes, path: str) -> Dockerfile:
         meta_args=tuple(meta_args),
         stages=tuple(replace(stage, commands=tuple(body)) for stage, body in zip(stages, commands)),
         escape=tree.lines.escape,
-        warnings=(),
+        warnings=lint(instructions, tree.lines.escape),
         check=check,
         syntax=syntax.value if syntax else "",
     )
