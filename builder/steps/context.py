@@ -87,6 +87,16 @@ class ContextTree:
         """Where `path` is on disk, whether excluded or not."""
         return self._directory.location(path)
 
+    def is_as_on_disk(self, path: str) -> bool:
+        """Whether `path` on disk, with everything below, is what this tree shows: nothing excluded, all of root."""
+        top = self._directory.entry(path)
+        if top is None or not _is_of_root(top) or not self._shown(path, top.type is FileType.DIRECTORY):
+            return False
+        return top.type is not FileType.DIRECTORY or all(
+            _is_of_root(entry) and self._shown(entry.path, entry.type is FileType.DIRECTORY)
+            for entry in self._directory.walk(path)
+        )
+
     def ignored_by(self, path: str) -> str:
         """The pattern because of which `path`, symlinks followed, is not there although it is on disk; else ""."""
         if self._matcher is None:
@@ -123,4 +133,8 @@ class ContextTree:
 
 
 def _of_root(entry: Entry) -> Entry:
-    return entry if entry.uid == entry.gid == 0 else replace(entry, uid=0, gid=0)
+    return entry if _is_of_root(entry) else replace(entry, uid=0, gid=0)
+
+
+def _is_of_root(entry: Entry) -> bool:
+    return entry.uid == entry.gid == 0
