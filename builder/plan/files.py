@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from builder.dockerfile.instructions import Add, Copy, Heredoc, Workdir
+from builder.dockerfile.paths import clean
+from builder.dockerfile.quoting import quote
 from builder.dockerfile.workdir import join_workdir
 from builder.errors import DockerfileError, Location
 from builder.oci.descriptor import is_digest
@@ -20,7 +22,15 @@ from builder.steps.step import AddStep, ConfigStep, CopyStep, FromContext, Hered
 
 def workdir(instruction: Workdir, state: StageState, scope: Scope) -> tuple[StageState, Step]:
     """WORKDIR: a directory of the image, unless it is `/`, which every image has."""
-    path = join_workdir(state.config.working_dir, scope.expand(instruction.path, state, instruction))
+    written = scope.expand(instruction.path, state, instruction)
+    if not state.workdir_set and not written.startswith("/") and scope.has_variables(instruction.path):
+        # Without variables, the text alone tells: `builder.dockerfile.lint` does.
+        scope.findings.report(
+            "WorkdirRelativePath",
+            f"Relative workdir {quote(written)} can have unexpected results if the base image changes",
+            instruction,
+        )
+    path = join_workdir(state.config.working_dir, written)
     config = replace(state.config, working_dir=path)
     state = replace(state, config=config, workdir_set=True)
     is_layer = path != "/"
@@ -114,14 +124,9 @@ def destination_path(working_dir: str, destination: str) -> str:
     """Absolute and cleaned; a trailing `/` or `/.` stays, and `.` and "" mean the working directory itself."""
     if destination in ("", "."):
         destination = "./"
-    path = _clean(posixpath.join("/", working_dir, destination))
+    path = clean(posixpath.join("/", working_dir, destination))
     ending = next((end for end in ("/.", "/") if destination.endswith(end)), "")
     return path.rstrip("/") + ending if ending else path
-
-
-def _clean(path: str) -> str:
-    """Go's `path.Clean` of an absolute path."""
-    return "/" + posixpath.normpath(path).lstrip("/")
 
 
 def _ownership(instruction: Copy | Add, state: StageState, scope: Scope) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Mapping
 
-from builder.dockerfile.instructions import Dockerfile, Instruction, Stage
+from builder.dockerfile.instructions import Check, Dockerfile, Instruction, Stage
 from builder.dockerfile.instructions import Warning as LintWarning
 from builder.dockerfile.patterns import PatternMatcher
 from builder.dockerfile.suggestion import closest
@@ -20,9 +20,10 @@ from builder.plan.global_args import global_args
 
 
 class Findings:
-    """Collects findings; what a `# check=` directive silences is dropped."""
+    """Collects findings; what the file's `check`, or a directive above an instruction, silences is dropped."""
 
-    def __init__(self, ignore_patterns: Iterable[str] = ()) -> None:
+    def __init__(self, check: Check, ignore_patterns: Iterable[str] = ()) -> None:
+        self._check = check
         patterns = tuple(ignore_patterns)
         # Patterns that bring files back may exclude a directory in part: nothing can be said of it then.
         usable = patterns and not any(pattern.startswith("!") for pattern in patterns)
@@ -31,7 +32,7 @@ class Findings:
 
     def report(self, rule: str, message: str, at: Instruction | Stage) -> None:
         """A finding of `rule` at an instruction or a FROM."""
-        if not at.check.silences(rule):
+        if not self._check.silences(rule) and not at.check.silences(rule):
             self._found.append(LintWarning(rule, message, at.location))
 
     def all(self) -> tuple[LintWarning, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builder.dockerfile.instructions import Instruction
 from builder.dockerfile.stages import parse_instruction
@@ -82,13 +82,19 @@ def _node(resolved: ResolvedStage, stages: StageTable, resolve_base: ResolveBase
         expressions = () if resolved.replaced else image.exec.on_build
     elif isinstance(resolved.source, StageBase):
         expressions = _inherited_triggers(stages.stages[resolved.source.index], resolve_base)
-    triggers = tuple(parse_instruction(expression, resolved.stage.location) for expression in expressions)
+    triggers = tuple(_trigger(expression, resolved) for expression in expressions)
     return StageNode(
         resolved=resolved,
         image=image,
         triggers=triggers,
         origins=origins_of((*triggers, *resolved.commands), stages),
     )
+
+
+def _trigger(expression: str, resolved: ResolvedStage) -> Instruction:
+    """The instruction of an ONBUILD, placed at the FROM that sets it off."""
+    instruction = parse_instruction(expression, resolved.stage.location)
+    return replace(instruction, code=f"ONBUILD {instruction.code}", check=resolved.stage.check)
 
 
 def _inherited_triggers(base: ResolvedStage, resolve_base: ResolveBase) -> tuple[str, ...]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import posixpath
-
 from builder.dockerfile.instructions import Mount, Run
 from builder.dockerfile.mounts import MountSpec, resolve
+from builder.dockerfile.paths import clean
 from builder.errors import DockerfileError
 from builder.plan.scope import Scope, StageState
 from builder.plan.values import SCRATCH
@@ -102,4 +101,4 @@ def _origin(spec: MountSpec, instruction: Run, scope: Scope) -> Origin:
 
 
 def _path(spec: MountSpec) -> str:
-    return posixpath.normpath(f"///{spec.source}")
+    return clean(f"/{spec.source}")

@@ -8,8 +8,9 @@ from dataclasses import replace
 from builder.dockerfile.check_directive import parse_check
 from builder.dockerfile.instructions import Dockerfile
 from builder.dockerfile.instructions import Warning as LintWarning
+from builder.dockerfile.lint import OF_BUILT_STAGES
 from builder.dockerfile.words import Lexer
-from builder.errors import DockerfileError, UsageError
+from builder.errors import DockerfileError, Location, UsageError
 from builder.oci.config import ExecConfig, ImageConfig
 from builder.oci.platform import Platform
 from builder.plan import notes
@@ -56,8 +57,9 @@ def plan(
     beforehand which those are, so that a caller can fetch them all at once. Raises DockerfileError with the line
     for what the Dockerfile gets wrong, UsageError for the options, and what the two functions raise.
     """
+    _check_stages(dockerfile)
     dockerfile = _with_check_of_build_arg(dockerfile, options)
-    findings = Findings(options.ignore_patterns)
+    findings = Findings(dockerfile.check, options.ignore_patterns)
     automatic = automatic_args(dockerfile, options)
     findings.report_default_bases(dockerfile, automatic)
     given = global_args(dockerfile, automatic, options.build_args)
@@ -77,7 +79,7 @@ def plan(
         findings=findings,
     )
     planned = _evaluate(nodes, {target.index for target in targets}, scope)
-    warnings = _sorted(_reached(dockerfile, planned) + findings.all())
+    warnings = _sorted(_of_built_stages(dockerfile.warnings, nodes, planned) + findings.all())
     _fail_on_warnings(dockerfile, warnings)
     return Plan(
         stages=planned,
@@ -95,8 +97,9 @@ def external_images(dockerfile: Dockerfile, options: PlanOptions) -> tuple[Exter
 
     What a trigger of a base image reads is missing. Raises what `plan` raises for the same reasons.
     """
+    _check_stages(dockerfile)
     args = global_args(dockerfile, automatic_args(dockerfile, options), options.build_args)
-    stages = resolve_stages(dockerfile, options, args, declared_names(dockerfile), Findings())
+    stages = resolve_stages(dockerfile, options, args, declared_names(dockerfile), Findings(dockerfile.check))
     check_references(stages)
     found: dict[ExternalImage, None] = {}
 
@@ -107,6 +110,13 @@ def external_images(dockerfile: Dockerfile, options: PlanOptions) -> tuple[Exter
     for node in reach(stages, stages.targets(), note):
         found.update(dict.fromkeys(_images_read(node, options)))
     return tuple(found)
+
+
+def _check_stages(dockerfile: Dockerfile) -> None:
+    if not dockerfile.stages:
+        raise DockerfileError(
+            "the Dockerfile has no stage to build", "write FROM", location=Location(dockerfile.path, 1, 1)
+        )
 
 
 def _once(resolve_base: ResolveBase) -> ResolveBase:
@@ -243,9 +253,23 @@ def _skipped(
     )
 
 
-def _reached(dockerfile: Dockerfile, planned: tuple[PlannedStage, ...]) -> tuple[LintWarning, ...]:
-    """The parser's findings, those about instructions of stages that are built only (BuildKit sees no others)."""
-    return dockerfile.warnings
+def _of_built_stages(
+    warnings: Iterable[LintWarning], nodes: tuple[StageNode, ...], planned: tuple[PlannedStage, ...]
+) -> tuple[LintWarning, ...]:
+    """The parser's findings without those that BuildKit does not make: in stages that are not built, and about a
+    missing SHELL where the base image has one.
+    """
+    shells = {
+        instruction.location: stage.start.shell
+        for node, stage in zip(nodes, planned, strict=True)
+        for instruction in node.resolved.commands
+    }
+    return tuple(
+        warning
+        for warning in warnings
+        if warning.rule not in OF_BUILT_STAGES
+        or (warning.location in shells and not (warning.rule == "JSONArgsRecommended" and shells[warning.location]))
+    )
 
 
 def _sorted(warnings: Iterable[LintWarning]) -> tuple[LintWarning, ...]:
@@ -254,7 +278,7 @@ def _sorted(warnings: Iterable[LintWarning]) -> tuple[LintWarning, ...]:
 
 
 def _with_check_of_build_arg(dockerfile: Dockerfile, options: PlanOptions) -> Dockerfile:
-    """BUILDKIT_DOCKERFILE_CHECK takes the place of the file's `# check=`."""
+    """BUILDKIT_DOCKERFILE_CHECK decides whether findings are errors, and silences more rules."""
     text = options.build_args.get(notes.CHECK)
     if text is None:
         return dockerfile
@@ -262,7 +286,8 @@ def _with_check_of_build_arg(dockerfile: Dockerfile, options: PlanOptions) -> Do
         check = parse_check(text)
     except ValueError as error:
         raise UsageError(f"--build-arg {notes.CHECK}={text}: {error}", "write skip=RULE,RULE;error=true") from None
-    return replace(dockerfile, check=check)
+    warnings = tuple(warning for warning in dockerfile.warnings if not check.silences(warning.rule))
+    return replace(dockerfile, check=check, warnings=warnings)
 
 
 def _fail_on_warnings(dockerfile: Dockerfile, warnings: tuple[LintWarning, ...]) -> None:

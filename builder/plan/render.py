@@ -35,7 +35,7 @@ def render_text(plan: Plan) -> str:
     for warning in plan.warnings:
         lines.append(f"warning: {warning.location}: {warning.rule}: {warning.message}")
     lines += [f"note: {note}" for note in plan.notes]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _stage_lines(stage: PlannedStage, plan: Plan, names: dict[int, str]) -> list[str]:
@@ -64,7 +64,7 @@ def _base_text(base: Base, names: dict[int, str]) -> str:
 
 
 def render_json(plan: Plan) -> str:
-    """The plan as one JSON object, members in a fixed order, two blanks of indentation, a newline at the end.
+    """The plan as one JSON object, members in a fixed order, indented by two blanks.
 
     Values of arguments and variables are not in it, except where an instruction writes them into the image.
     """
@@ -83,7 +83,7 @@ def render_json(plan: Plan) -> str:
     }
     if plan.epoch is not None:
         value["source_date_epoch"] = plan.epoch
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _stage_json(stage: PlannedStage) -> dict[str, Any]:

@@ -81,6 +81,13 @@ class Scope:
         self._report_unset(expansion, state, instruction)
         return expansion.text
 
+    def has_variables(self, text: str) -> bool:
+        """Whether `text` looks variables up."""
+        try:
+            return bool(self.lexer.process(text, {}).unmatched)
+        except WordError:
+            return True
+
     def _process(self, lexer: Lexer, text: str, state: StageState, location: Location) -> Expansion:
         try:
             return lexer.process(text, state.env)
