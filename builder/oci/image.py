@@ -57,10 +57,16 @@ class Image:
         """The config blob."""
         return self.config.to_bytes()
 
-    def manifest(self) -> tuple[Descriptor, bytes]:
-        """The manifest's descriptor and bytes. Raises ImageError when a layer cannot be named in the format."""
+    def manifest(self, config_bytes: bytes | None = None) -> tuple[Descriptor, bytes]:
+        """The manifest's descriptor and bytes. Raises ImageError when a layer cannot be named in the format.
+
+        `config_bytes` stands in for config_bytes(): a config that was published already keeps its exact bytes.
+        """
         docker = self.format == "docker"
-        config = Descriptor.of(media_types.DOCKER_CONFIG if docker else media_types.OCI_CONFIG, self.config_bytes())
+        config = Descriptor.of(
+            media_types.DOCKER_CONFIG if docker else media_types.OCI_CONFIG,
+            self.config_bytes() if config_bytes is None else config_bytes,
+        )
         media_type = media_types.DOCKER_MANIFEST if docker else media_types.OCI_MANIFEST
         value: dict[str, Any] = {
             "schemaVersion": 2,

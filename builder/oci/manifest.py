@@ -62,16 +62,20 @@ class Manifest:
 class ResolvedImage:
     """An image with where it came from.
 
-    `digest` is its manifest's; `index_digest` that of the index it was chosen from, or "". `manifest` and `config`
-    are the exact bytes that were published: pushing them again gives the same digest.
+    `manifest` and `config` are what was published, byte for byte: pushing them again gives the same digest.
+    `index_digest` is that of the index it was chosen from, "" if there was none.
     """
 
     image: Image
     reference: str
-    digest: str
+    manifest: Manifest
+    config: bytes = field(repr=False)
     index_digest: str = ""
-    manifest: bytes = field(default=b"", repr=False)
-    config: bytes = field(default=b"", repr=False)
+
+    @property
+    def digest(self) -> str:
+        """The manifest's digest."""
+        return self.manifest.descriptor.digest
 
 
 def parse_manifest(data: bytes, content_type: str, name: str) -> Index | Manifest:

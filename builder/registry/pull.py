@@ -99,4 +99,4 @@ def _resolve(
     image = document.image(config, blobs, str(reference))
     for layer in image.layers:
         registries.note_blob(repository, layer.descriptor.digest)
-    return ResolvedImage(image, str(reference), described.digest, index_digest, data, config)
+    return ResolvedImage(image, str(reference), document, config, index_digest)

@@ -10,9 +10,11 @@ from types import TracebackType
 from builder.errors import RegistryError
 from builder.events import Listener, Message, Silent
 from builder.oci import media_types
+from builder.oci.blobs import MemoryBlob
 from builder.oci.descriptor import Blob, Descriptor
 from builder.oci.image import Image, Layer
-from builder.oci.memory import MemoryBlob
+from builder.oci.index import Index
+from builder.oci.manifest import ResolvedImage
 from builder.registry.download import RemoteBlob
 from builder.registry.registries import Registries
 from builder.registry.repository import Repository
@@ -48,14 +50,28 @@ class Uploader:
 
         Raises RegistryError, after as many repetitions as --push-retry says, and ImageError.
         """
-        descriptor, data = image.manifest()
-        return self.publish(descriptor, data, image.config_bytes(), image.layers, tags)
+        manifest, data = image.manifest()
+        return self._publish(manifest, data, tuple(tags), image.layers, image.config_bytes())
 
-    def publish(
-        self, manifest: Descriptor, data: bytes, config: bytes, layers: Iterable[Layer], tags: Iterable[str]
+    def copy(self, resolved: ResolvedImage, tags: Iterable[str]) -> Descriptor:
+        """finish() for an image that exists already: the digest stays."""
+        manifest = resolved.manifest
+        return self._publish(manifest.descriptor, manifest.data, tuple(tags), resolved.image.layers, resolved.config)
+
+    def finish_index(self, index: Index, tags: Iterable[str]) -> Descriptor:
+        """Publish an index of images that finish() has brought to this repository; the index's descriptor."""
+        descriptor, data = index.encode()
+        return self._publish(descriptor, data, tuple(tags))
+
+    def _publish(
+        self,
+        manifest: Descriptor,
+        data: bytes,
+        tags: tuple[str, ...],
+        layers: tuple[Layer, ...] = (),
+        config: bytes | None = None,
     ) -> Descriptor:
-        """finish() for an image whose manifest and config bytes are fixed."""
-        layers, tags = tuple(layers), tuple(tags)
+        """Blobs first, then the manifest by each tag, or by its digest when there is none."""
         attempt = 0
         while True:
             try:
@@ -78,9 +94,10 @@ class Uploader:
             self.repository.transport.exchange.cancel()
         self._pool.shutdown(wait=True, cancel_futures=cancel)
 
-    def _blobs(self, layers: tuple[Layer, ...], config: bytes) -> None:
+    def _blobs(self, layers: tuple[Layer, ...], config: bytes | None) -> None:
         jobs = [self._start(layer.descriptor, layer.blob) for layer in layers]
-        jobs.append(self._start(Descriptor.of(media_types.OCI_CONFIG, config), MemoryBlob(config)))
+        if config is not None:
+            jobs.append(self._start(Descriptor.of(media_types.OCI_CONFIG, config), MemoryBlob(config)))
         for job in jobs:
             job.result()
 
