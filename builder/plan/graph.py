@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from builder.dockerfile import parse_instruction
 from builder.dockerfile.instructions import Instruction
-from builder.dockerfile.stages import parse_instruction
 from builder.errors import DockerfileError
 from builder.oci.config import ImageConfig
 from builder.plan.stages import ResolvedStage, StageTable, sources_of, triggers_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from builder.dockerfile.stages import parse
+from builder.dockerfile import parse
 from builder.oci.config import ExecConfig, History, ImageConfig
 from builder.oci.platform import Platform
 from builder.plan import BaseImage, Plan, PlannedStage, PlanOptions, plan

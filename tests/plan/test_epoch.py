@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builder.dockerfile.stages import parse
+from builder.dockerfile import parse
 from builder.errors import DockerfileError
 from builder.oci.config import History
 from builder.plan import PlanOptions, plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builder.dockerfile.stages import parse
+from builder.dockerfile import parse
 from builder.errors import DockerfileError, UsageError
 from builder.oci.config import Healthcheck
 from builder.oci.platform import Platform
