@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from builder.dockerfile.whitespace import lstrip, split_fields
 from builder.errors import DockerfileError, Location
 
-_DIRECTIVE = r"\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*"
+_DIRECTIVE = r"\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S(?:.*\S)?|\s)\s*"
 _NUMBER_SIGN = re.compile("#" + _DIRECTIVE, re.ASCII)
 _SLASHES = re.compile("//" + _DIRECTIVE, re.ASCII)
 _KNOWN = frozenset({"syntax", "escape", "check"})
@@ -32,7 +32,7 @@ class Directive:
     @property
     def value(self) -> str:
         """The first word of `text`."""
-        return split_fields(self.text)[0]
+        return (split_fields(self.text) or [""])[0]
 
 
 def read_directives(lines: Iterable[str], path: str) -> tuple[Directive, ...]:
@@ -90,4 +90,4 @@ def _json_directive(name: str, text: str) -> Directive | None:
         value = json.loads(text).get(name)
     except (ValueError, RecursionError):
         return None
-    return Directive(name, value, 0) if isinstance(value, str) and split_fields(value) else None
+    return Directive(name, value, 0) if isinstance(value, str) and value else None

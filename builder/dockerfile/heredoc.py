@@ -8,6 +8,7 @@ from builder.dockerfile.instructions import Heredoc
 from builder.dockerfile.words import Lexer, WordError
 
 _WORD = re.compile(r"(\d*)<<(-?)\s*([^<]*)", re.ASCII)
+_MAX_FD_DIGITS = 9
 _NO_VARIABLES: dict[str, str] = {}
 
 # Heredoc words follow the shell of RUN, not the Dockerfile: the escape character is always a backslash.
@@ -16,13 +17,18 @@ _NAME = Lexer(skip_unset=True)
 
 
 def heredoc_of_word(word: str) -> Heredoc | None:
-    """`word` as a heredoc without content, None when it is not one. Raises WordError for an unbalanced quote."""
+    """`word` as a heredoc without content, None when it is not one.
+
+    Raises WordError for an unbalanced quote and a file descriptor that cannot be one.
+    """
     match = _WORD.fullmatch(word)
     if not match or not match[3]:
         return None
     names = _NAME.process(match[3], _NO_VARIABLES).words
     if len(names) != 1:
         return None
+    if len(match[1]) > _MAX_FD_DIGITS:
+        raise WordError(f"{word}: file descriptor out of range")
     return Heredoc(
         name=names[0],
         content="",
@@ -38,7 +44,10 @@ def _has_quotes(name: str) -> bool:
 
 
 def heredocs_of_line(line: str) -> tuple[Heredoc, ...]:
-    """The heredocs that `line` begins, in order; none when its quotes do not balance."""
+    """The heredocs that `line` begins, in order; none when its quotes do not balance.
+
+    Raises WordError for a word that only looks like one.
+    """
     if "<<" not in line:
         return ()
     try:

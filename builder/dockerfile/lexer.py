@@ -14,6 +14,7 @@ from builder.dockerfile.directives import read_directives
 from builder.dockerfile.heredoc import heredocs_of_line
 from builder.dockerfile.instructions import Heredoc
 from builder.dockerfile.whitespace import lstrip, strip
+from builder.dockerfile.words import WordError
 from builder.errors import DockerfileError, Location
 
 MAX_LINE = 65_535
@@ -108,14 +109,17 @@ class _LineReader:
             line = _without_end(self._next())
             comment = _comment(line)
             if comment is not None:
-                comments = [*comments, comment] if comment else []
+                if comment:
+                    comments.append(comment)
+                else:
+                    comments = []
                 continue
             start = self._at
             text, continues = self._without_continuation(lstrip(line))
             if not text and not continues:
                 continue
-            logical = self._continued(Line(text, start, start, tuple(comments))) if continues else None
-            yield self._with_heredocs(logical or Line(text, start, start, tuple(comments)))
+            logical = Line(text, start, start, tuple(comments))
+            yield self._with_heredocs(self._continued(logical) if continues else logical)
             comments = []
 
     def _next(self) -> str:
@@ -144,9 +148,12 @@ class _LineReader:
     def _with_heredocs(self, line: Line) -> Line:
         if "<<" not in line.text or not self._takes_heredocs(line.text, self._escape):
             return line
-        heredocs = tuple(
-            replace(heredoc, content=self._body(heredoc, line.start)) for heredoc in heredocs_of_line(line.text)
-        )
+        try:
+            found = heredocs_of_line(line.text)
+        except WordError as error:
+            location = Location(self._path, line.start, line.end)
+            raise DockerfileError(error.message, error.hint, location=location) from None
+        heredocs = tuple(replace(heredoc, content=self._body(heredoc, line.start)) for heredoc in found)
         return replace(line, heredocs=heredocs, end=self._at)
 
     def _body(self, heredoc: Heredoc, start: int) -> str:

@@ -109,7 +109,7 @@ def _check_description(node: Node, names: Sequence[str], instruction: Instructio
         return
     findings.report(
         "InvalidDefinitionDescription",
-        f"Comment for {node.name.upper()} should follow the format: "
+        f"Comment for {node.keyword} should follow the format: "
         f"`# {names[0] if len(names) == 1 else '<arg_key>'} <description>`",
         instruction,
         experimental=True,

@@ -76,14 +76,13 @@ def resolve(mount: Mount, expand: Callable[[str], str], workdir: str) -> MountSp
     kind = cast(MountType, fields.texts.get("type", "bind"))
     _check(kind, fields)
     target = fields.texts.get("target", "")
-    sharing = fields.texts.get("sharing", "") or "shared"
     spec = MountSpec(
         type=kind,
         target=_absolute(target, workdir) if target or kind in ("bind", "cache", "tmpfs") else "",
         source=fields.texts.get("source", ""),
         from_="" if kind == "tmpfs" else fields.texts.get("from", ""),
         id=_identity(kind, fields.texts, target),
-        sharing=cast(Sharing, sharing),
+        sharing=cast(Sharing, fields.texts.get("sharing", "shared")),
         mode=fields.numbers.get("mode"),
         uid=fields.numbers.get("uid"),
         gid=fields.numbers.get("gid"),

@@ -40,12 +40,21 @@ class Node:
     trigger: Node | None = None
     empty_continuation: bool = False
 
+    @property
+    def keyword(self) -> str:
+        """The name as instructions are listed, in capitals; case folding is for ASCII only."""
+        return _keyword(self.name)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
     path: str
     nodes: tuple[Node, ...]
     lines: Lines
+
+
+def _keyword(name: str) -> str:
+    return name.upper() if name.isascii() else name
 
 
 def parse_tree(data: bytes, path: str) -> Tree:
@@ -69,10 +78,10 @@ def takes_heredocs(text: str, escape: str) -> bool:
     name, rest = _split_name(text)
     _, arguments = split_flags(rest, escape)
     arguments = strip(arguments)
-    if name.upper() == ONBUILD:
+    if _keyword(name) == ONBUILD:
         inner, _ = _split_name(arguments)
-        return inner.upper() != ONBUILD and takes_heredocs(arguments, escape)
-    return name.upper() in _HEREDOC_INSTRUCTIONS and not _is_json(arguments)
+        return _keyword(inner) != ONBUILD and takes_heredocs(arguments, escape)
+    return _keyword(name) in _HEREDOC_INSTRUCTIONS and not _is_json(arguments)
 
 
 def _is_json(text: str) -> bool:
@@ -131,7 +140,7 @@ def _cut(name: str, value: str, code: str, location: Location, escape: str, *, n
     """Flags and arguments of one instruction, which is behind `nested` ONBUILDs."""
     flags, rest = split_flags(value, escape)
     rest = strip(rest)
-    instruction = name.upper()
+    instruction = _keyword(name)
     node = Node(name=name, code=code, location=location, flags=flags)
     if instruction == ONBUILD:
         # A trigger of a trigger is refused later; deeper nesting is not cut, so that it cannot exhaust the stack.

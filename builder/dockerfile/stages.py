@@ -36,7 +36,7 @@ def parse(data: bytes, path: str) -> Dockerfile:
         else:
             raise DockerfileError(
                 "no build stage in current context",
-                f"only ARG may come before the first FROM, not {node.name.upper()}",
+                f"only ARG may come before the first FROM, not {node.keyword}",
                 location=node.location,
             )
     syntax = detect_directive("syntax", data)

@@ -81,7 +81,7 @@ _FLAGS: Mapping[str, Mapping[str, Kind]] = {
 
 def typed_instruction(node: Node, check: Check) -> Instruction | Stage:
     """`node` checked and typed; a Stage, without commands, for FROM. Raises DockerfileError with its location."""
-    name = node.name.upper()
+    name = node.keyword
     build = _BUILDERS.get(name)
     try:
         if build is None:
@@ -95,19 +95,19 @@ _Common = dict[str, Any]
 
 
 def _flags(node: Node) -> Flags:
-    return parse_flags(node.flags, _FLAGS.get(node.name.upper(), {}))
+    return parse_flags(node.flags, _FLAGS.get(node.keyword, {}))
 
 
 def _exactly_one(node: Node) -> str:
     _flags(node)
     if len(node.arguments) != 1:
-        raise DockerfileError(f"{node.name.upper()} requires exactly one argument")
+        raise DockerfileError(f"{node.keyword} requires exactly one argument")
     return node.arguments[0]
 
 
 def _at_least_one(node: Node) -> tuple[str, ...]:
     if not node.arguments:
-        raise DockerfileError(f"{node.name.upper()} requires at least one argument")
+        raise DockerfileError(f"{node.keyword} requires at least one argument")
     return node.arguments
 
 
@@ -117,7 +117,7 @@ def _pairs(node: Node) -> tuple[Pair, ...]:
     pairs = []
     for key, value, delimiter in zip(arguments[::3], arguments[1::3], arguments[2::3]):
         if not key:
-            raise DockerfileError(f"{node.name.upper()} names can not be blank", "write name=value without blanks")
+            raise DockerfileError(f"{node.keyword} names can not be blank", "write name=value without blanks")
         pairs.append(Pair(key=key, value=value, legacy=not delimiter))
     return tuple(pairs)
 
@@ -230,7 +230,7 @@ def _mount(text: str) -> Mount:
 
 def _sources(node: Node) -> tuple[tuple[str, ...], str, tuple[Heredoc, ...]]:
     """COPY's and ADD's sources, destination and heredocs."""
-    name = node.name.upper()
+    name = node.keyword
     if len(node.arguments) < 2:
         raise DockerfileError(
             f"{name} requires at least two arguments, but only one was provided", f"write {name} SOURCE DESTINATION"
@@ -376,7 +376,7 @@ def _onbuild(node: Node, common: _Common) -> Onbuild:
     _flags(node)
     if node.trigger is None:
         raise DockerfileError("ONBUILD requires at least one argument", "write ONBUILD INSTRUCTION ...")
-    name = node.trigger.name.upper()
+    name = node.trigger.keyword
     if name == ONBUILD:
         raise DockerfileError("chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
     if name in ("MAINTAINER", "FROM"):

@@ -13,6 +13,7 @@ from builder.dockerfile.shell_pattern import InvalidPattern, remove_prefix, remo
 from builder.dockerfile.whitespace import is_space
 from builder.errors import DockerfileError
 
+_DEEPEST = 64  # `${a:-${b:-...}}`: each level costs a few frames of Python's stack
 _SPECIAL_PARAMETERS = frozenset("@*#?-$!0")
 
 
@@ -118,6 +119,7 @@ class _Reader:
         self._at = 0
         self._env = env
         self._raw_escapes = lexer.raw_escapes
+        self._depth = 0
         self.matched: set[str] = set()
         self.unmatched: set[str] = set()
 
@@ -158,7 +160,10 @@ class _Reader:
 
     def _read_operand(self, stop: str, missing: str, *, raw_escapes: bool) -> str:
         """The word inside `${...}` up to `stop`; `missing` is what to say when the text ends before."""
+        if self._depth == _DEEPEST:
+            raise _SyntaxProblem(f"substitutions are nested more than {_DEEPEST} deep")
         outer, self._raw_escapes = self._raw_escapes, raw_escapes
+        self._depth += 1
         try:
             return self.read_until(stop).text
         except _SyntaxProblem:
@@ -167,6 +172,7 @@ class _Reader:
             raise
         finally:
             self._raw_escapes = outer
+            self._depth -= 1
 
     def _redirection(self) -> str:
         """`<<` with the blanks behind it: they belong to the word, so that `<< EOF` is one heredoc word."""
