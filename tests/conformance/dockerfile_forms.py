@@ -40,7 +40,7 @@ def encode(text: str) -> bytes:
 
 def _arguments(node: Node) -> list[str]:
     """An unknown instruction has one empty argument there."""
-    return list(node.arguments) if node.name.upper() in (*GRAMMARS, ONBUILD) else [""]
+    return list(node.arguments) if node.keyword in (*GRAMMARS, ONBUILD) else [""]
 
 
 def dump(node: Node) -> str:
