@@ -13,6 +13,7 @@ from builder.plan.values import SCRATCH, PlanOptions, ResolveTime
 
 NAME = "SOURCE_DATE_EPOCH"
 _CONTEXT = "context"
+_FIRST, _LAST = -62_135_596_800, 253_402_300_799
 
 
 def resolve_epoch(
@@ -26,8 +27,8 @@ def resolve_epoch(
     value = options.build_args.get(NAME, args.get(NAME, ""))
     if not value:
         return None
-    if re.fullmatch(r"[+-]?[0-9]+", value):
-        return int(value)
+    if re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+        return _in_range(int(value), dockerfile)
     if value == _CONTEXT or value in options.named_contexts:
         return options.epochs.get(value)
     for stage in dockerfile.stages:
@@ -38,6 +39,17 @@ def resolve_epoch(
         "write the seconds since 1970, e.g. from `git log -1 --pretty=%ct`",
         location=_definition(dockerfile),
     )
+
+
+def _in_range(epoch: int, dockerfile: Dockerfile) -> int:
+    """`epoch` if RFC 3339, in which images have their times, can express it: years 1 to 9999."""
+    if not _FIRST <= epoch <= _LAST:
+        raise DockerfileError(
+            f"{NAME}={epoch} is no time of the years 1 to 9999",
+            "write the seconds since 1970",
+            location=_definition(dockerfile),
+        )
+    return epoch
 
 
 def _definition(dockerfile: Dockerfile) -> Location | None:

@@ -89,7 +89,7 @@ def add(instruction: Add, state: StageState, scope: Scope) -> tuple[StageState, 
     chown, chmod = _ownership(instruction, state, scope)
     for source in sources:
         _check_git(source, checksum, instruction)
-    if instruction.checksum:
+    if checksum:
         _check_checksum(checksum, sources, instruction.location)
     local = [source for source in sources if not is_remote(source, instruction.location)]
     scope.findings.report_ignored("Add", local, instruction)

@@ -201,7 +201,7 @@ def stop_signal(instruction: StopSignal, state: StageState, scope: Scope) -> tup
 
 def _is_signal(signal: str) -> bool:
     if re.fullmatch(r"[+-]?[0-9]+", signal):
-        return int(signal) != 0
+        return signal.strip("+-0") != ""
     name = signal.upper().removeprefix("SIG")
     return name in _SIGNALS or _REAL_TIME_SIGNAL.fullmatch(name) is not None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from builder.plan.text import printable
 from builder.plan.values import Base, ImageBase, Plan, PlannedStage, ScratchBase, StageBase
 from builder.steps.step import (
     AddStep,
@@ -35,7 +36,7 @@ def render_text(plan: Plan) -> str:
     for warning in plan.warnings:
         lines.append(f"warning: {warning.location}: {warning.rule}: {warning.message}")
     lines += [f"note: {note}" for note in plan.notes]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _stage_lines(stage: PlannedStage, plan: Plan, names: dict[int, str]) -> list[str]:
@@ -83,7 +84,8 @@ def render_json(plan: Plan) -> str:
     }
     if plan.epoch is not None:
         value["source_date_epoch"] = plan.epoch
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    # A byte that was not UTF-8 is written as JSON's escape of its surrogate.
+    return json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def _stage_json(stage: PlannedStage) -> dict[str, Any]:

@@ -31,9 +31,9 @@ class StageState:
     """
 
     config: ExecConfig
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     platform: Platform
-    args: Mapping[str, str] = field(default_factory=dict)
+    args: Mapping[str, str] = field(default_factory=dict, repr=False)
     author: str = ""
     cmd_set: bool = False
     workdir_set: bool = False
@@ -56,7 +56,7 @@ class Scope:
 
     options: PlanOptions
     lexer: Lexer
-    global_args: Mapping[str, str]
+    global_args: Mapping[str, str] = field(repr=False)
     stages: StageTable
     epoch: int | None
     cache_namespace: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from builder.steps.step import FromImage, FromNamedContext, FromStage, Origin
 _IMAGE_SCHEME = "docker-image://"
 _LAYOUT_SCHEME = "oci-layout://"
 _RESERVED = (SCRATCH, "context")
+_INDEX = re.compile(r"[+-]?[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class StageTable:
                 location=location,
             )
         stage = self.named(name)
-        if index_allowed and stage is None and name.removeprefix("-").isdecimal():
+        if index_allowed and stage is None and _INDEX.fullmatch(name):
             if not 0 <= int(name) < len(self.stages):
                 raise DockerfileError(
                     f"--from={name}: there is no stage with this index",
@@ -184,11 +186,18 @@ def _named_context(name: str, options: PlanOptions, platform: Platform) -> Exter
         if given != name and _context_key(given) != key:
             continue
         if location.startswith(_IMAGE_SCHEME):
-            return ExternalImage(str(Reference.parse(location.removeprefix(_IMAGE_SCHEME))), platform)
+            return ExternalImage(_image_of_context(given, location.removeprefix(_IMAGE_SCHEME)), platform)
         if location.startswith(_LAYOUT_SCHEME):
             return ExternalImage(location, platform)
         return DirectoryBase(given)
     return None
+
+
+def _image_of_context(name: str, image: str) -> str:
+    try:
+        return str(Reference.parse(image))
+    except UsageError as error:
+        raise UsageError(f"--build-context {name}: {error.message}", error.hint) from None
 
 
 def _context_key(name: str) -> str:

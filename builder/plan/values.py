@@ -41,7 +41,7 @@ class PlanOptions:
 
     build_platform: Platform
     target_platform: Platform | None = None
-    build_args: Mapping[str, str] = field(default_factory=dict)
+    build_args: Mapping[str, str] = field(default_factory=dict, repr=False)  # secrets are passed here, too
     targets: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     named_contexts: Mapping[str, str] = field(default_factory=dict)

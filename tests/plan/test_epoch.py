@@ -76,3 +76,8 @@ def test_what_means_nothing() -> None:
     with pytest.raises(DockerfileError, match="not-a-timestamp") as caught:
         plan_of("ARG SOURCE_DATE_EPOCH=not-a-timestamp\nFROM scratch")
     assert caught.value.location is not None and caught.value.location.start == 1
+
+
+def test_a_time_beyond_what_an_image_can_say() -> None:
+    with pytest.raises(DockerfileError, match="9999"):
+        plan_of("FROM a", build_args={"SOURCE_DATE_EPOCH": "999999999999999"})
