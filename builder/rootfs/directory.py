@@ -64,17 +64,29 @@ class DirectoryTree:
         names = [item.name for item in found if not stat.S_ISSOCK(_mode(item))]
         return sorted(names, key=os.fsencode)
 
+    def children(self, path: str) -> list[Entry]:
+        entry = self.entry(path)
+        if entry is None or entry.type is not FileType.DIRECTORY:
+            return []
+        return list(self._listed(path))
+
     def walk(self, path: str = "") -> Iterator[Entry]:
         """Everything inside directory `path` (not itself): parents first, siblings sorted by bytes."""
-        with os.scandir(self.location(path)) as listing:
-            found = sorted(listing, key=lambda item: os.fsencode(item.name))
-        for item in found:
-            entry = self.entry_of(join(path, item.name), item.stat(follow_symlinks=False))
-            if entry is None:
-                continue
+        for entry in self._listed(path):
             yield entry
             if entry.type is FileType.DIRECTORY:
                 yield from self.walk(entry.path)
+
+    def _listed(self, path: str) -> Iterator[Entry]:
+        with os.scandir(self.location(path)) as listing:
+            found = sorted(listing, key=lambda item: os.fsencode(item.name))
+        for item in found:
+            try:
+                entry = self.entry_of(join(path, item.name), item.stat(follow_symlinks=False))
+            except FileNotFoundError:  # gone since it was listed
+                continue
+            if entry is not None:
+                yield entry
 
     def location(self, path: str) -> str:
         """Where `path` of the image is on disk; no link is resolved."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 from builder.rootfs.entry import Entry
 
@@ -24,3 +25,23 @@ class Tree(Protocol):
     def names(self, path: str) -> list[str]:
         """The names in directory `path`, sorted by bytes; [] when it is no directory."""
         ...
+
+
+@runtime_checkable
+class ListingTree(Tree, Protocol):
+    """A tree that lists a directory's entries faster than one by one."""
+
+    def children(self, path: str) -> list[Entry]:
+        """The entries in directory `path`, sorted by the bytes of their names; [] when it is no directory."""
+        ...
+
+
+def children(tree: Tree, path: str) -> Iterator[Entry]:
+    """The entries in directory `path` of `tree`, sorted by the bytes of their names."""
+    if isinstance(tree, ListingTree):
+        yield from tree.children(path)
+        return
+    for name in tree.names(path):
+        entry = tree.entry(f"{path}/{name}" if path else name)
+        if entry is not None:  # gone since it was listed
+            yield entry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from builder.dockerfile.patterns import PatternMatcher, Verdict, read_ignore_fil
 from builder.errors import ContextError
 from builder.rootfs.directory import DirectoryTree
 from builder.rootfs.entry import Entry, FileType
-from builder.rootfs.paths import join, resolve
+from builder.rootfs.paths import resolve
 from builder.steps.destination import parent_of
 
 _IGNORE = ".dockerignore"
@@ -70,18 +69,15 @@ class ContextTree:
 
     def children(self, path: str) -> list[Entry]:
         """What is in directory `path`, sorted by bytes."""
+        if self._matcher is None:
+            return [_of_root(entry) for entry in self._directory.children(path)]
         if self.entry(path) is None:
             return []
-        found = []
-        for name in self._directory.names(path):
-            below = join(path, name)
-            try:
-                entry = self._directory.entry_of(below, os.lstat(self.location(below)))
-            except FileNotFoundError:
-                continue
-            if entry is not None and self._shown(below, entry.type is FileType.DIRECTORY):
-                found.append(_of_root(entry))
-        return found
+        return [
+            _of_root(entry)
+            for entry in self._directory.children(path)
+            if self._shown(entry.path, entry.type is FileType.DIRECTORY)
+        ]
 
     def location(self, path: str) -> str:
         """Where `path` is on disk, whether excluded or not."""
@@ -124,12 +120,9 @@ class ContextTree:
         assert self._matcher is not None
         if self._matcher.prunes(path, self._verdict(path)):
             return False
-        below = (join(path, name) for name in self._directory.names(path))
-        return any(self._shown(inner, self._is_directory(inner)) for inner in below)
-
-    def _is_directory(self, path: str) -> bool:
-        entry = self._directory.entry(path)
-        return entry is not None and entry.type is FileType.DIRECTORY
+        return any(
+            self._shown(entry.path, entry.type is FileType.DIRECTORY) for entry in self._directory.children(path)
+        )
 
 
 def _of_root(entry: Entry) -> Entry:

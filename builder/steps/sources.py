@@ -12,7 +12,7 @@ from builder.dockerfile.patterns import PatternMatcher, Verdict
 from builder.errors import DockerfileError, Location
 from builder.rootfs.entry import Entry, FileType
 from builder.rootfs.paths import normalise, resolve
-from builder.rootfs.tree import Tree
+from builder.rootfs.tree import Tree, children
 from builder.steps import wildcard
 from builder.steps.context import ContextTree
 
@@ -98,10 +98,8 @@ def walk(tree: Tree, source: Source, exclude: tuple[str, ...]) -> Iterator[Found
         if found.entry.type is not FileType.DIRECTORY:
             continue
         below = []
-        for name in tree.names(found.entry.path):
-            entry = tree.entry(f"{found.entry.path}/{name}" if found.entry.path else name)
-            if entry is None:  # gone since it was listed
-                continue
+        for entry in children(tree, found.entry.path):
+            name = entry.path.rpartition("/")[2]
             relative = f"{found.relative}/{name}" if found.relative else name
             if filtered is None:
                 below.append((Found(relative, entry, True), state))
