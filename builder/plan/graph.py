@@ -78,7 +78,7 @@ def _node(resolved: ResolvedStage, stages: StageTable, resolve_base: ResolveBase
     image = None
     expressions: tuple[str, ...] = ()
     if isinstance(resolved.source, ExternalImage):
-        image = _config(resolved, resolved.source, resolve_base)
+        image = _config(resolved.source, resolve_base)
         expressions = () if resolved.replaced else image.exec.on_build
     elif isinstance(resolved.source, StageBase):
         expressions = _inherited_triggers(stages.stages[resolved.source.index], resolve_base)
@@ -100,11 +100,11 @@ def _trigger(expression: str, resolved: ResolvedStage) -> Instruction:
 def _inherited_triggers(base: ResolvedStage, resolve_base: ResolveBase) -> tuple[str, ...]:
     """A stage's own ONBUILDs; those of the image that a named context put in its place."""
     if base.replaced and isinstance(base.source, ExternalImage):
-        return _config(base, base.source, resolve_base).exec.on_build
+        return _config(base.source, resolve_base).exec.on_build
     return triggers_of(base)
 
 
-def _config(resolved: ResolvedStage, image: ExternalImage, resolve_base: ResolveBase) -> ImageConfig:
+def _config(image: ExternalImage, resolve_base: ResolveBase) -> ImageConfig:
     return resolve_base(image.reference, image.platform).config
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from builder.dockerfile.check_directive import parse_check
 from builder.dockerfile.instructions import Dockerfile
-from builder.dockerfile.instructions import Warning as LintWarning
-from builder.dockerfile.lint import OF_BUILT_STAGES
 from builder.dockerfile.words import Lexer
 from builder.errors import DockerfileError, Location, UsageError
 from builder.oci.config import ExecConfig, ImageConfig
 from builder.oci.platform import Platform
-from builder.plan import notes
+from builder.plan import checks, notes
 from builder.plan.epoch import NAME as EPOCH
 from builder.plan.epoch import resolve_epoch
 from builder.plan.evaluate import copy_of_context, evaluate_all, from_image, from_scratch, from_stage
@@ -39,13 +36,15 @@ from builder.plan.values import (
     SkippedStage,
     StageBase,
 )
-from builder.steps.step import AddStep, CopyStep, FromContext, FromImage, FromNamedContext, RunStep, Step
+from builder.steps.step import AddStep, BindMount, CopyStep, FromContext, FromImage, FromNamedContext, RunStep, Step
 
 _DEFAULT_HOSTNAME = "buildkitsandbox"
 
 
 def _no_time(source: str) -> int | None:
-    return None
+    raise UsageError(
+        f"{EPOCH}: the time of {source} cannot be asked for here", "give the number of seconds since 1970 instead"
+    )
 
 
 def plan(
@@ -53,12 +52,13 @@ def plan(
 ) -> Plan:
     """What to build for `options.targets`.
 
+    `resolve_time` is needed only where SOURCE_DATE_EPOCH names a stage; without it that is a UsageError.
     `resolve_base` is called once for each base image that is needed, one after the other; `external_images` tells
     beforehand which those are, so that a caller can fetch them all at once. Raises DockerfileError with the line
     for what the Dockerfile gets wrong, UsageError for the options, and what the two functions raise.
     """
     _check_stages(dockerfile)
-    dockerfile = _with_check_of_build_arg(dockerfile, options)
+    dockerfile = checks.with_build_arg(dockerfile, options.build_args)
     findings = Findings(dockerfile.check, options.ignore_patterns)
     automatic = automatic_args(dockerfile, options)
     findings.report_default_bases(dockerfile, automatic)
@@ -79,13 +79,13 @@ def plan(
         findings=findings,
     )
     planned = _evaluate(nodes, {target.index for target in targets}, scope)
-    warnings = _sorted(_of_built_stages(dockerfile.warnings, nodes, planned) + findings.all())
-    _fail_on_warnings(dockerfile, warnings)
+    warnings = checks.of_built_stages(dockerfile.warnings, nodes, planned) + findings.all()
+    checks.refuse_if_asked(dockerfile.check, warnings)
     return Plan(
         stages=planned,
         targets=tuple(target.index for target in targets),
         skipped=_skipped(stages, planned, targets),
-        warnings=warnings,
+        warnings=tuple(sorted(warnings, key=lambda warning: warning.location.start)),
         notes=notes.notes(dockerfile, [trigger for node in nodes for trigger in node.triggers], options.build_args),
         epoch=epoch,
         hostname=options.build_args.get(notes.HOSTNAME) or _DEFAULT_HOSTNAME,
@@ -146,54 +146,42 @@ def _evaluate(nodes: tuple[StageNode, ...], targets: set[int], scope: Scope) -> 
     states: dict[int, StageState] = {}
     planned = []
     for node in nodes:
-        index = node.resolved.index
-        base, start = _start(node, states, scope)
-        state, steps = _contents(node, start)
-        state, own_steps = evaluate_all(node.commands, state, scope)
-        states[index] = state
-        planned.append(_planned(node, base, start, state, (*steps, *own_steps), index in targets, scope))
+        start = _start(node, states, scope)
+        state, steps = evaluate_all(node.commands, start, scope)
+        states[node.resolved.index] = state
+        stage = _planned(node, start, state, (*_contents(node, start), *steps), scope.options)
+        planned.append(_finished(stage, scope.options) if stage.index in targets else stage)
     return tuple(planned)
 
 
-def _start(node: StageNode, states: Mapping[int, StageState], scope: Scope) -> tuple[Base, StageState]:
-    """What the stage stands on, and its state before the first instruction."""
-    source = node.resolved.source
-    match source:
+def _start(node: StageNode, states: Mapping[int, StageState], scope: Scope) -> StageState:
+    """The stage's state before its first instruction."""
+    match node.resolved.source:
         case StageBase(index):
-            return source, from_stage(states[index])
-        case ExternalImage(reference, platform):
+            return from_stage(states[index])
+        case ExternalImage(_, platform):
             assert node.image is not None
             if not node.resolved.replaced:
                 scope.findings.report_base_platform(node.resolved.stage, platform, node.image.platform)
-            return ImageBase(reference, platform, node.image), from_image(node.image)
+            return from_image(node.image)
         case DirectoryBase() if node.resolved.replaced:
             # The context takes the stage's place with its files only: an image without any configuration.
-            return ScratchBase(), StageState(config=ExecConfig(), env={}, platform=scope.options.platform)
+            return StageState(config=ExecConfig(), env={}, platform=scope.options.platform)
         case _:
-            return ScratchBase(), from_scratch(scope.options.platform)
+            return from_scratch(scope.options.platform)
 
 
-def _contents(node: StageNode, start: StageState) -> tuple[StageState, tuple[Step, ...]]:
+def _contents(node: StageNode, start: StageState) -> tuple[Step, ...]:
+    """The step that fills a stage whose base is a directory."""
     if isinstance(node.resolved.source, DirectoryBase):
-        return start, (copy_of_context(node.resolved.source.context, node.resolved, start.config),)
-    return start, ()
+        return (copy_of_context(node.resolved.source.context, node.resolved, start.config),)
+    return ()
 
 
 def _planned(
-    node: StageNode,
-    base: Base,
-    start: StageState,
-    state: StageState,
-    steps: tuple[Step, ...],
-    is_target: bool,
-    scope: Scope,
+    node: StageNode, start: StageState, state: StageState, steps: tuple[Step, ...], options: PlanOptions
 ) -> PlannedStage:
-    options = scope.options
     stage = node.resolved.stage
-    final, platform = state.config, state.platform
-    if is_target:
-        final = replace(final, labels={**final.labels, **options.labels}) if options.labels else final
-        platform = options.target_platform or platform
     contexts = {origin.name for origin in node.origins if isinstance(origin, FromNamedContext)}
     if isinstance(node.resolved.source, DirectoryBase):
         contexts.add(node.resolved.source.context)
@@ -203,17 +191,34 @@ def _planned(
         display=node.resolved.display,
         text=one_line(stage.code),
         location=stage.location,
-        base=base,
-        platform=platform,
+        base=_base(node),
+        platform=state.platform,
         start=start.config,
         steps=steps,
-        final=final,
+        final=state.config,
         author=state.author,
         dependencies=node.dependencies,
         images=_images_read(node, options),
         contexts=tuple(sorted(contexts)),
         uses_context=any(map(_uses_context, steps)),
     )
+
+
+def _base(node: StageNode) -> Base:
+    match node.resolved.source:
+        case StageBase():
+            return node.resolved.source
+        case ExternalImage(reference, platform):
+            assert node.image is not None
+            return ImageBase(reference, platform, node.image)
+        case _:
+            return ScratchBase()
+
+
+def _finished(stage: PlannedStage, options: PlanOptions) -> PlannedStage:
+    """A target: with the command line's labels, and for the platform that it asks for."""
+    final = replace(stage.final, labels={**stage.final.labels, **options.labels}) if options.labels else stage.final
+    return replace(stage, final=final, platform=options.target_platform or stage.platform)
 
 
 def _images_read(node: StageNode, options: PlanOptions) -> tuple[ExternalImage, ...]:
@@ -232,7 +237,7 @@ def _uses_context(step: Step) -> bool:
         case AddStep():
             return any(not is_remote(source, step.location) for source in step.sources)
         case RunStep():
-            return any(isinstance(getattr(mount, "origin", None), FromContext) for mount in step.mounts)
+            return any(isinstance(mount, BindMount) and mount.origin == FromContext() for mount in step.mounts)
     return False
 
 
@@ -250,52 +255,4 @@ def _skipped(
         )
         for stage in stages.stages
         if stage.index not in built
-    )
-
-
-def _of_built_stages(
-    warnings: Iterable[LintWarning], nodes: tuple[StageNode, ...], planned: tuple[PlannedStage, ...]
-) -> tuple[LintWarning, ...]:
-    """The parser's findings without those that BuildKit does not make: in stages that are not built, and about a
-    missing SHELL where the base image has one.
-    """
-    shells = {
-        instruction.location: stage.start.shell
-        for node, stage in zip(nodes, planned, strict=True)
-        for instruction in node.resolved.commands
-    }
-    return tuple(
-        warning
-        for warning in warnings
-        if warning.rule not in OF_BUILT_STAGES
-        or (warning.location in shells and not (warning.rule == "JSONArgsRecommended" and shells[warning.location]))
-    )
-
-
-def _sorted(warnings: Iterable[LintWarning]) -> tuple[LintWarning, ...]:
-    """By line; findings of one line in the order in which they were made."""
-    return tuple(sorted(warnings, key=lambda warning: warning.location.start))
-
-
-def _with_check_of_build_arg(dockerfile: Dockerfile, options: PlanOptions) -> Dockerfile:
-    """BUILDKIT_DOCKERFILE_CHECK decides whether findings are errors, and silences more rules."""
-    text = options.build_args.get(notes.CHECK)
-    if text is None:
-        return dockerfile
-    try:
-        check = parse_check(text)
-    except ValueError as error:
-        raise UsageError(f"--build-arg {notes.CHECK}={text}: {error}", "write skip=RULE,RULE;error=true") from None
-    warnings = tuple(warning for warning in dockerfile.warnings if not check.silences(warning.rule))
-    return replace(dockerfile, check=check, warnings=warnings)
-
-
-def _fail_on_warnings(dockerfile: Dockerfile, warnings: tuple[LintWarning, ...]) -> None:
-    if not dockerfile.check.error or not warnings:
-        return
-    rules = ", ".join(dict.fromkeys(warning.rule for warning in warnings))
-    raise DockerfileError(
-        f"lint violation found for rules: {rules}",
-        f"{warnings[0].message}; or leave out error=true",
-        location=warnings[0].location,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builder.dockerfile import parse
-from builder.errors import DockerfileError
+from builder.errors import DockerfileError, UsageError
 from builder.oci.config import History
 from builder.plan import PlanOptions, plan
 from builder.steps.step import RunStep
@@ -70,6 +70,11 @@ def test_a_stage_that_is_no_source(commands: str) -> None:
     with pytest.raises(DockerfileError) as caught:
         planned_with_time(commands, [])
     assert caught.value.location is not None and caught.value.location.start == 1
+
+
+def test_a_stage_whose_source_cannot_be_asked() -> None:
+    with pytest.raises(UsageError, match="https://h/a"):
+        plan_of(STAGE.format(commands="ADD https://h/a /\n"), build_args={"SOURCE_DATE_EPOCH": "src"})
 
 
 def test_what_means_nothing() -> None:
