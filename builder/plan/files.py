@@ -158,11 +158,14 @@ def _origin(instruction: Copy, scope: Scope) -> Origin:
 
 def _refuse_remote(source: str, location: Location) -> None:
     if is_remote(source, location):
-        raise DockerfileError(f"COPY {source}: COPY takes no URL and no git repository", "use ADD", location=location)
+        raise DockerfileError("COPY takes no URL and no git repository", "use ADD", location=location)
 
 
 def _check_git(source: str, checksum: str, instruction: Add) -> None:
-    """A git address may say in its query what flags say, but nothing else."""
+    """A git address may say in its query what flags say, but nothing else.
+
+    Errors do not repeat the address: it may hold a password, expanded from an ARG.
+    """
     repository = git_repository(source, instruction.location)
     if repository is None:
         return
@@ -174,7 +177,9 @@ def _check_git(source: str, checksum: str, instruction: Add) -> None:
         contradicted.append("--checksum")
     if contradicted:
         raise DockerfileError(
-            f"ADD {source}: the query contradicts {contradicted[0]}", "give one of them", location=instruction.location
+            f"ADD: the query of the git address contradicts {contradicted[0]}",
+            "give one of them",
+            location=instruction.location,
         )
 
 
