@@ -52,7 +52,7 @@ def write_archive(path: Path, image: Image, names: Iterable[Reference]) -> None:
         config = image.config_bytes()
         config_name = f"{hashlib.sha256(config).hexdigest()}.json"
         _add(file, config_name, len(config), io.BytesIO(config))
-        tags = [name.familiar for name in names]
+        tags = list(map(str, names))  # whole names: podman takes a short one for localhost/...
         manifest = json.dumps([{"Config": config_name, "RepoTags": tags, "Layers": members}]).encode()
         _add(file, "manifest.json", len(manifest), io.BytesIO(manifest))
         file.write(bytes(2 * tarfile.BLOCKSIZE))
