@@ -313,8 +313,7 @@ def _value(flag: Flag, texts: list[str]) -> Value:
     if flag.kind == "comma-list":
         return tuple(item for text in texts for item in grammar.comma_list(text))
     if flag.kind == "map":
-        defaults = flag.default.split(",") if flag.default else []
-        return dict(grammar.key_value(text) for text in (*defaults, *texts))
+        return dict(map(grammar.key_value, texts))
     merged: dict[str, tuple[str, ...]] = {}
     for text in texts:
         for source, targets in grammar.registry_map(text).items():

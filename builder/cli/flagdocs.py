@@ -24,10 +24,10 @@ _INTRODUCTION = """\
 - `--flag=` (an empty value) is the flag not given, so that a pipeline can pass an empty parameter on. For a list,
   it adds nothing. (`--credential-helpers=` is the exception: it means none.)
 - Repeatable flags take one value each time, commas and all. `--target` and `--platform` also split at commas.
-- Repeatable flags have a **list form**, named in their rows, that takes zero or more values, up to the next argument that begins with
-  `-`: `--build-args A=1 B=2 --labels --no-push`. This is for Tekton, whose array parameters become several arguments.
-  With `=`, the list form takes a JSON array (`--build-args='["A=1"]'`), a JSON object (`--labels='{"a": "b"}'`) or
-  lines; this is for Argo, whose parameters are always one argument.
+- Repeatable flags have a **list form**, named in their rows, that takes zero or more values, up to the next argument
+  that begins with `-`: `--build-args A=1 B=2 --labels --no-push`. This is for Tekton, whose array parameters become
+  several arguments. With `=`, the list form takes a JSON array (`--build-args='["A=1"]'`), a JSON object
+  (`--labels='{"a": "b"}'`) or lines; this is for Argo, whose parameters are always one argument.
 - `--args-json='["--label", "a=b"]'` stands for any arguments at all.
 - Durations are Go's: `336h`, `90m`, `1h30m`; there is no unit for days. Sizes: `500M`, `10Gi`.
 - Words in upper case stand for values. `FF_KANIKO_*` variables are accepted; behaviour is always the repaired one.
