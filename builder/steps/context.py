@@ -101,7 +101,7 @@ class ContextTree:
         if self._directory.entry(path) is None or self.entry(path) is not None:
             return ""
         excluding = (pattern for pattern in reversed(self._patterns) if not pattern.startswith("!"))
-        return next(pattern for pattern in excluding if PatternMatcher([pattern]).excludes(path))
+        return next((pattern for pattern in excluding if PatternMatcher([pattern]).excludes(path)), "")
 
     def _shown(self, path: str, is_directory: bool) -> bool:
         if self._matcher is None or not path:

@@ -105,20 +105,20 @@ class Destination:
 
     def link(self, first: str, path: str) -> None:
         """Make `path` another name of the file `first`, which gets into the layer for that if need be."""
+        found = self.entry(first)
+        if found is None or first.startswith(f"{path}/"):  # what is inside `path` goes with it
+            raise PathBlocked(f"/{path} is a hardlink to /{first}, which does not exist")
+        if found.type is FileType.DIRECTORY:
+            raise PathBlocked(f"/{path} is a hardlink to /{first}, which is a directory")
+        written = self._written.get(first)
+        if not isinstance(written, Entry):
+            self.put(replace(found, link_id=None))
+        elif written.type is FileType.HARDLINK:
+            first = written.target
         if first == path:
             return
-        entry = self._written.get(first)
-        if isinstance(entry, Entry) and entry.type is FileType.HARDLINK:
-            first = entry.target
-        elif entry is None:
-            below = self.entry(first)
-            if below is None:
-                raise PathBlocked(f"/{path} is a hardlink to /{first}, which does not exist")
-            self.put(replace(below, link_id=None))
         target = self._written[first]
         assert isinstance(target, Entry)
-        if target.type is FileType.DIRECTORY:
-            raise PathBlocked(f"/{path} is a hardlink to /{first}, which is a directory")
         self.put(replace(target, path=path, type=FileType.HARDLINK, target=first, content=None))
 
     def update(self, path: str, *, mode: int, uid: int, gid: int, mtime: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from builder.dockerfile.patterns import PatternMatcher, Verdict
-from builder.errors import DockerfileError, Location
+from builder.errors import DockerfileError, ImageError, Location
 from builder.rootfs.entry import Entry, FileType
 from builder.rootfs.paths import normalise, resolve
 from builder.rootfs.tree import Tree, children
@@ -61,22 +61,29 @@ def find(tree: Tree, selection: Selection, location: Location | None, place: str
         path = normalise(path)
         if include and not wildcard.contains_wildcards(f"{path}/{include}"):
             required = f"{path}/{include}" if path else include
-            if tree.entry(resolve(tree, required)) is None:
+            if tree.entry(_follow(tree, required, location)) is None:
                 raise missing(tree, required, location, place)
         literal, pattern = wildcard.split(path)
         if pattern:
-            base = resolve(tree, literal)
+            base = _follow(tree, literal, location)
             if tree.entry(base) is None:
                 raise missing(tree, literal, location, place)
             matches = list(wildcard.expand(tree, base, pattern))
         else:
             matches = [path]
         for match in matches:
-            followed = resolve(tree, match)
+            followed = _follow(tree, match, location)
             entry = tree.entry(followed)
             if entry is None:
                 raise missing(tree, match, location, place)
             yield Source(followed, match.rpartition("/")[2], entry, include)
+
+
+def _follow(tree: Tree, path: str, location: Location | None) -> str:
+    try:
+        return resolve(tree, path)
+    except ImageError as error:  # a loop of symlinks
+        raise DockerfileError(f"/{error.message}", error.hint, location=location) from error
 
 
 def _pivot(written: str) -> tuple[str, str]:
