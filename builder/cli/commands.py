@@ -22,12 +22,16 @@ class Run(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`operands` is how usage shows the positional arguments; "" when there are none, and they are refused."""
+    """`operands` is how usage shows the positional arguments; "" when there are none, and they are refused.
+
+    A command that `announces` itself logs Limpet's version first, before its module and all that it needs is loaded.
+    """
 
     name: str
     summary: str
     module: str
     operands: str = ""
+    announces: bool = False
 
     def load(self) -> Run:
         """The function that carries the command out."""
@@ -37,12 +41,12 @@ class Command:
 COMMANDS = {
     command.name: command
     for command in (
-        Command("build", "build an image and push it (also without the word, when flags are given)", "build_command"),
+        Command("build", "build an image and push it (flags without a command do the same)", "build_command", "", True),
         Command("plan", "print what a build would do, without fetching layers", "plan_command"),
         Command("doctor", "show what this pod allows and which isolation a build would take", "doctor_command"),
         Command("login", "store a registry's user name and password", "login_command", "REGISTRY"),
-        Command("push", "push an image archive or an OCI image layout", "push_command", "PATH"),
-        Command("warm", "fill the local store with base images", "warm_command"),
+        Command("push", "push an image archive or an OCI image layout", "push_command", "PATH", True),
+        Command("warm", "fill the local store with base images", "warm_command", "", True),
         Command("cache list", "list what a layer cache holds", "cache_command"),
         Command("cache prune", "remove old entries from a layer cache", "cache_command"),
         Command(

@@ -36,7 +36,8 @@ class Variable:
 class Flag:
     """One flag of one or more commands; `name` is unique within a command.
 
-    `default` is text in the flag's own grammar; of a map, it says what absent keys mean. `many` names the flag's form that takes zero or more values.
+    `default` is text in the flag's own grammar; of a map, it says what absent keys mean. `many` names the flag's
+    form that takes zero or more values.
     `means_here` is said once when the flag is given something other than its default. A `pending` flag is refused
     then: its feature does not exist yet. `empty_is_value` is for the flags where `--x=` is not "unset".
     `deprecated_aliases` are other spellings that still work and say so.

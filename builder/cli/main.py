@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from builder import __version__
 from builder.cli.arguments import Arguments, find_command, parse
 from builder.cli.commands import COMMANDS, EXECUTOR
 from builder.cli.errors import failure_of
@@ -63,7 +64,10 @@ def _run(arguments: Arguments, env: Mapping[str, str]) -> int:
         try:
             for notice in arguments.notices:
                 output.say(notice, "warning")
-            return COMMANDS[arguments.command].load()(arguments, env, output)
+            command = COMMANDS[arguments.command]
+            if command.announces:
+                output.say(f"Limpet {__version__}")
+            return command.load()(arguments, env, output)
         except Interrupted as signal:
             output.say(f"ended by signal {signal.number}; everything was cleaned up", "error")
             raise
