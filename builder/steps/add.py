@@ -93,7 +93,7 @@ class _Adder:
         self.copier.copy(walk, "", self._step.destination, contents=False)
 
     def _add_url(self, url: str) -> None:
-        path = self._new_file()
+        path = self._new_directory() / "download"
         fetched = download(url, path, self._step.checksum)
         name = file_name(url)
         entry = Entry(name, FileType.FILE, _URL_MODE, 0, 0, fetched.mtime, fetched.size, content=FileContent(str(path)))
@@ -116,7 +116,7 @@ class _Adder:
                     return False
                 directory = resolve(destination, normalise(self._step.destination))
                 destination.make_directories(directory, _DIRECTORY_MODE, self.copier.created_owner)
-                archive.unpack(reader, destination, directory, owner, self._new_file())
+                archive.unpack(reader, destination, directory, owner, self._new_directory())
                 return True
         except (ImageError, PathBlocked) as error:
             raise self._failed(entry, error) from error
@@ -130,6 +130,5 @@ class _Adder:
             location=self._step.location,
         )
 
-    def _new_file(self) -> Path:
-        """A name for a file that nobody else uses."""
-        return Path(tempfile.mkdtemp(prefix="add-", dir=self._settings.work_dir)) / "contents"
+    def _new_directory(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="add-", dir=self._settings.work_dir))

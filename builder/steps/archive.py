@@ -6,25 +6,21 @@ Names that mark whiteouts in layers are ordinary names here.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
 
 from builder.errors import ImageError
 from builder.layer.compress import open_decompressed
 from builder.layer.tar import TarReader
+from builder.layer.target import write_pieces
 from builder.rootfs.directory import is_image_xattr
-from builder.rootfs.entry import Content, Entry, FileType
+from builder.rootfs.entry import Content, Entry, FileContent, FileType
 from builder.rootfs.paths import join, resolve
 from builder.rootfs.tree import Tree
 from builder.steps.destination import Destination, Owner, PathBlocked, parent_of
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _IMPLIED_MODE = 0o755  # of directories that the archive has no entry for; they are 0:0 whatever --chown says
 
@@ -48,15 +44,16 @@ def unpack(archive: TarReader, destination: Destination, directory: str, owner: 
     """Write what `archive` holds into `directory` (symlinks resolved) of `destination`.
 
     Owners, modes and modification times are the archive's; `owner` replaces the owners. The directory itself stays as
-    it is, whatever the archive says about `.`. Contents go into a new file `spool`, which has to stay as long as the
-    changes. Raises ImageError for a damaged archive, PathBlocked where something is in the way.
+    it is, whatever the archive says about `.`. Contents go into new files of directory `spool`, which has to stay as
+    long as the changes. Raises ImageError for a damaged archive, PathBlocked where something is in the way.
     """
     unpacking = _Unpacking(destination, directory, owner)
-    with spool.open("xb") as file:
-        for entry in archive:
-            content = _spool(archive, entry, file) if entry.type is FileType.FILE else None
-            if entry.path:
-                unpacking.add(entry, content)
+    for number, entry in enumerate(archive):
+        content = None
+        if entry.type is FileType.FILE:
+            content = _spool(archive, entry.size, f"{spool}/{number}")
+        if entry.path:
+            unpacking.add(entry, content)
 
 
 class _Unpacking:
@@ -125,44 +122,10 @@ class _Below:
         return self.tree.names(join(self.directory, path) if path else self.directory)
 
 
-@dataclass(frozen=True, slots=True)
-class SpooledContent:
-    """A part of a file of this machine: `size` bytes from `offset`."""
-
-    path: str
-    offset: int
-    size: int
-
-    def open(self) -> BinaryIO:
-        return cast(BinaryIO, _Part(self.path, self.offset, self.size))
-
-
-def _spool(archive: TarReader, entry: Entry, file: BinaryIO) -> Content:
-    """Append the current file of `archive` to `file`; holes stay holes."""
-    start = file.seek(0, io.SEEK_END)
-    for offset, piece in archive.data():
-        file.seek(start + offset)
-        file.write(piece)
-    file.truncate(start + entry.size)
-    return SpooledContent(file.name, start, entry.size)
-
-
-class _Part(io.RawIOBase):
-    def __init__(self, path: str, offset: int, size: int) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._position = offset
-        self._end = offset + size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")
-        size = os.preadv(self._fd, [view[: self._end - self._position]], self._position)
-        self._position += size
-        return size
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._fd)
-        super().close()
+def _spool(archive: TarReader, size: int, path: str) -> FileContent:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_pieces(fd, archive.data(), size)
+    finally:
+        os.close(fd)
+    return FileContent(path)

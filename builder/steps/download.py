@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
@@ -71,7 +71,7 @@ class _Interrupted(ContextError):
 
 def _fetch(session: requests.Session, url: str, into: Path, checksum: str) -> Downloaded:
     shown = redacted(url)
-    with _translated(shown), session.get(url, stream=True, timeout=_TIMEOUT) as response:
+    with _translated(shown), session.get(url, auth=_credentials(url), stream=True, timeout=_TIMEOUT) as response:
         if response.status_code >= 400:
             raise _refused(shown, response)
         size, digest = _store(response, into, checksum, shown)
@@ -94,13 +94,32 @@ def _session() -> requests.Session:
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
 
-    session = requests.Session()
+    class Session(requests.Session):
+        """Sends the credentials that the URL has, and none from ~/.netrc."""
+
+        def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+            if self.should_strip_auth(response.request.url, prepared_request.url):  # type: ignore[no-untyped-call]
+                prepared_request.headers.pop("Authorization", None)
+
+    session = Session()
     # The file as it is: a server must not compress it for the transfer.
     session.headers.update({"Accept-Encoding": "identity", "User-Agent": "limpet"})
     retry = Retry(_RETRIES, status_forcelist=_TRANSIENT, backoff_factor=0.5, raise_on_status=False)
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
     return session
+
+
+def _credentials(url: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    from requests.auth import HTTPBasicAuth
+
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # requests says so better
+        return lambda request: request
+    if parts.username is None:
+        return lambda request: request
+    return HTTPBasicAuth(unquote(parts.username), unquote(parts.password or ""))
 
 
 def _store(response: requests.Response, into: Path, checksum: str, shown: str) -> tuple[int, str]:
