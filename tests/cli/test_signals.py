@@ -1,0 +1,55 @@
+"""SIGTERM and SIGINT: everything is cleaned up, once, whatever follows."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import sys, threading, time
+from contextlib import contextmanager
+from builder.cli.signals import Interrupted, ending_signals_raise
+
+@contextmanager
+def mounted():
+    try:
+        yield
+    finally:
+        print("cleaning", flush=True)
+        sys.stdin.readline()
+        print("clean", flush=True)
+
+try:
+    with ending_signals_raise(), mounted():
+        print("ready", flush=True)
+        threading.Event().wait()
+except Interrupted as signal:
+    sys.exit(signal.exit_code)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_second_signal_does_not_break_the_cleaning(number: signal.Signals, code: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin and process.stdout
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.stdout.readline() == "cleaning\n"
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate("go on\n")
+    assert out == "clean\n"
+    assert err == ""
+    assert process.returncode == code
