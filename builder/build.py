@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +20,7 @@ from builder.oci.image import Image, Layer
 from builder.oci.media_types import ImageFormat
 from builder.oci.platform import Platform
 from builder.plan import ImageBase, Plan, PlannedStage, ScratchBase, StageBase
-from builder.stage import BuiltStage, StageSettings, StepWork, Workshop, build_stage
-from builder.steps.step import FromImage, FromStage
+from builder.stage import BuiltStage, Results, StageSettings, StepWork, Workshop, build_stage
 
 ResolveImage = Callable[[str, Platform], Image]
 LayerWritten = Callable[[Layer], None]
@@ -35,28 +34,6 @@ class BuildSettings:
     stage: StageSettings
     image_format: ImageFormat | None = None
     annotations: Mapping[str, str] | None = None
-
-
-class Results:
-    """What steps read from: finished stages and images. Asking for a stage waits for it."""
-
-    def __init__(self, images: Callable[[str], ImageFiles]) -> None:
-        self._images = images
-        self._stages: dict[int, Future[BuiltStage]] = {}
-
-    def add(self, index: int, stage: Future[BuiltStage]) -> None:
-        """The stage `index` is under way. All stages are added before the first starts."""
-        self._stages[index] = stage
-
-    def image(self, index: int) -> Image:
-        """The image of stage `index`. Raises what the stage raised."""
-        return self._stages[index].result().image
-
-    def files(self, origin: FromStage | FromImage) -> ImageFiles:
-        """The files of a stage or of an image. Raises what the stage raised."""
-        if isinstance(origin, FromStage):
-            return self._stages[origin.index].result().files
-        return self._images(origin.reference)
 
 
 def build(

@@ -25,7 +25,17 @@ from builder.oci.image import Image, Layer
 from builder.plan import PlannedStage
 from builder.rootfs.entry import Change
 from builder.rootfs.tree import Tree
-from builder.steps.step import AddStep, ConfigStep, CopyStep, MaintainerStep, RunStep, Step, WorkdirStep
+from builder.steps.step import (
+    AddStep,
+    ConfigStep,
+    CopyStep,
+    FromImage,
+    FromStage,
+    MaintainerStep,
+    RunStep,
+    Step,
+    WorkdirStep,
+)
 
 
 class StepWork(Protocol):
@@ -77,6 +87,28 @@ class BuiltStage:
 
     image: Image
     files: ImageFiles
+
+
+class Results:
+    """What steps read from: finished stages and images. Asking for a stage waits for it."""
+
+    def __init__(self, images: Callable[[str], ImageFiles]) -> None:
+        self._images = images
+        self._stages: dict[int, Future[BuiltStage]] = {}
+
+    def add(self, index: int, stage: Future[BuiltStage]) -> None:
+        """The stage `index` is under way. All stages are added before the first starts."""
+        self._stages[index] = stage
+
+    def image(self, index: int) -> Image:
+        """The image of stage `index`. Raises what the stage raised."""
+        return self._stages[index].result().image
+
+    def files(self, origin: FromStage | FromImage) -> ImageFiles:
+        """The files of a stage or of an image. Raises what the stage raised."""
+        if isinstance(origin, FromStage):
+            return self._stages[origin.index].result().files
+        return self._images(origin.reference)
 
 
 def build_stage(
@@ -168,7 +200,7 @@ class _Builder:
                 raise NotImplementedError(type(step))
         self._apply(changes)
         self._unsnapped.append(changes)
-        return self._snapshot(step) if snapshot else self._configure(step)
+        return self._finish_step(step, snapshot)
 
     def _run(self, number: int, step: RunStep, snapshot: bool) -> Future[Layer] | None:
         root = self._open_root()
@@ -177,7 +209,13 @@ class _Builder:
             step, root.tree(), lambda data: tell(StepOutput(stage, number + 1, data))
         ) as process:
             root.run(process)
-        return self._snapshot(step) if snapshot else self._configure(step)
+        return self._finish_step(step, snapshot)
+
+    def _finish_step(self, step: Step, snapshot: bool) -> Future[Layer] | None:
+        if snapshot:
+            return self._snapshot(step)
+        self._configure(step)
+        return None
 
     def _snapshot(self, step: Step) -> Future[Layer]:
         """Make one layer of everything since the last snapshot."""
@@ -188,7 +226,7 @@ class _Builder:
         shop = self._shop
         future = shop.compressors.submit(write_layer, changes, shop.blobs, shop.settings.layer_format)
         if self._root is None:
-            future.add_done_callback(lambda done: done.exception() or shop.indexes.add(done.result(), changes))
+            future.add_done_callback(lambda done: _remember(done, changes, shop.indexes))
         elif not shop.roots.isolation.concurrent:
             future.result()  # the next step may change the files that the layer is written from
         history = replace(step.history or History(created_by=step.text), created=shop.settings.created or _now())
@@ -231,6 +269,11 @@ class _Builder:
     def _files(self, image: Image) -> ImageFiles:
         root = self._root if self._shop.roots.isolation.concurrent else None
         return ImageFiles(image, self._shop.indexes, self._shop.roots, root)
+
+
+def _remember(written: Future[Layer], changes: list[Change], indexes: LayerIndexes) -> None:
+    if not written.cancelled() and written.exception() is None:
+        indexes.add(written.result(), changes)
 
 
 def _makes_layer(step: Step) -> bool:

@@ -2,29 +2,141 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 
-from builder import __version__
+from builder.build import BuildSettings, build
 from builder.cli.arguments import Arguments
+from builder.cli.images import Images
 from builder.cli.output import Output
-from builder.cli.output.progress_file import ProgressFile
-from builder.cli.settings import Settings, settings_of
-from builder.errors import BuildError
+from builder.cli.session import Sources, fetch_sources, make_plan
+from builder.cli.settings import OutputSettings, Settings, settings_of
+from builder.cli.wiring import git_checkouts, registries, stage_settings, work_directory
+from builder.isolation import Isolation
+from builder.isolation.choose import choose
+from builder.oci.image import Image, Layer
+from builder.oci.reference import Reference
+from builder.outputs import BaseImage, write_names, write_results
+from builder.plan import Plan, render_text
+from builder.publish import (
+    ArchiveDestination,
+    Destination,
+    LayoutDestination,
+    RegistryDestination,
+    check_push,
+    registry_destinations,
+)
+from builder.registry.registries import Registries
+from builder.step_work import Inputs, StepWorkOf
+from builder.steps.cache_mounts import CacheMounts
+from builder.steps.context import ContextTree
+from builder.steps.mounts import Secrets
 
 
 def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     """Build and push. Raises BuildError."""
-    output.say(f"Limpet {__version__}")
     settings = settings_of(arguments, env)
-    if settings.output.progress_file:
-        output.also(ProgressFile(settings.output.progress_file))
     for secret in settings.build.secrets.values():
         output.redactor.add(secret)
-    build_image(settings, env, output)
+    with work_directory(settings.build.work_dir, env) as work:
+        if settings.build.dry_run:
+            print(render_text(_plan_only(settings, env, output, work)))
+            return 0
+        # Before any thread exists: namespaces can be entered by a process with one thread only.
+        isolation = choose(settings.build.isolation, work, output)
+        _build(settings, env, output, isolation, work)
     output.finish()
     return 0
 
 
-def build_image(settings: Settings, env: Mapping[str, str], output: Output) -> None:
-    """Hand the settings to the rooms that carry them out."""
-    raise BuildError("building is not wired to the command line yet")
+def _plan_only(settings: Settings, env: Mapping[str, str], output: Output, work: Path) -> Plan:
+    sources = fetch_sources(settings, work, env, output)
+    return make_plan(settings, sources, Images(registries(settings.registry, env, output), output), output)
+
+
+def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation: Isolation, work: Path) -> None:
+    client = registries(settings.registry, env, output)
+    references = [Reference.parse(name) for name in settings.output.destinations]
+    images = Images(client, output)
+    with ExitStack() as stack:
+        pushes = _pushes(settings, references, client, output, stack)
+        checker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="push-check"))
+        allowed = checker.submit(check_push, pushes if settings.registry.check_push_permission else [])
+        sources = fetch_sources(settings, work, env, output)
+        plan = make_plan(settings, sources, images, output)
+        allowed.result()
+        stage = stage_settings(settings.image, plan.epoch)
+        inputs = _inputs(settings, env, sources, plan, work, output)
+
+        def prepare(layer: Layer) -> None:
+            for destination in pushes:
+                destination.prepare(layer)
+
+        built = build(
+            plan,
+            images.image,
+            lambda results: StepWorkOf(inputs, results),
+            isolation,
+            BuildSettings(work, stage, settings.image.format or None, settings.image.annotations),
+            output,
+            prepare,
+        )
+        _publish(built[plan.targets[0]], settings.output, references, pushes, images, output)
+
+
+def _pushes(
+    settings: Settings, references: list[Reference], client: Registries, output: Output, stack: ExitStack
+) -> list[RegistryDestination]:
+    if not settings.output.push:
+        return []
+    destinations = registry_destinations(
+        references, client, output, ignore_immutable=settings.registry.ignore_immutable_tags
+    )
+    return [stack.enter_context(destination) for destination in destinations]
+
+
+def _inputs(
+    settings: Settings, env: Mapping[str, str], sources: Sources, plan: Plan, work: Path, output: Output
+) -> Inputs:
+    epoch = 0 if settings.image.reproducible else None
+    epoch = plan.epoch if plan.epoch is not None else epoch
+    caches = settings.cache.directory if settings.cache.directory.is_dir() else work
+    return Inputs(
+        context=ContextTree(sources.context.path, sources.ignore),
+        named={name: ContextTree(fetched.path) for name, fetched in sources.named.items()},
+        secrets=Secrets(settings.build.secrets, settings.build.ssh),
+        fetch_git=git_checkouts(work, env, output),
+        caches=CacheMounts(caches / "mounts"),
+        created=time.time_ns() if epoch is None else epoch * 10**9,
+        hostname=plan.hostname,
+        work_dir=work,
+    )
+
+
+def _publish(
+    image: Image,
+    asked: OutputSettings,
+    references: list[Reference],
+    pushes: list[RegistryDestination],
+    images: Images,
+    output: Output,
+) -> None:
+    """Digest files first, so that they are there even when a push fails; then files, then registries."""
+    digest = image.manifest()[0].digest
+    names = [str(reference) for reference in references]
+    write_names(asked.files, names, digest)
+    destinations: list[Destination] = []
+    if asked.tar_path:
+        destinations.append(ArchiveDestination(asked.tar_path, references))
+    if asked.oci_layout_path:
+        destinations.append(LayoutDestination(asked.oci_layout_path))
+    for destination in (*destinations, *pushes):
+        destination.write(image)
+    if not asked.push:
+        output.say("Skipping push to container registry due to --no-push flag")
+        output.say(f"digest: {digest}")
+    bases = [BaseImage(found.reference.rpartition(":")[0], found.digest) for found in images.resolved()]
+    write_results(asked.files, names, digest, bases, output.summary.to_json())

@@ -1,16 +1,24 @@
-"""`limpet plan`: what a build would do, on standard output."""
+"""`limpet plan`: what a build would do, on standard output. Layers are not fetched."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from builder.cli.arguments import Arguments
+from builder.cli.images import Images
 from builder.cli.output import Output
+from builder.cli.session import fetch_sources, make_plan
 from builder.cli.settings import settings_of
-from builder.errors import BuildError
+from builder.cli.wiring import registries, work_directory
+from builder.plan import render_json, render_text
 
 
 def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     """Print the plan as text or JSON. Raises BuildError."""
-    settings_of(arguments, env)
-    raise BuildError("planning is not wired to the command line yet")
+    settings = settings_of(arguments, env)
+    with work_directory(settings.build.work_dir, env) as work:
+        sources = fetch_sources(settings, work, env, output)
+        images = Images(registries(settings.registry, env, output), output)
+        plan = make_plan(settings, sources, images, output)
+    print(render_json(plan) if arguments.text("format") == "json" else render_text(plan))
+    return 0

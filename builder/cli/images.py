@@ -1,0 +1,72 @@
+"""Images by name, each asked for once: from registries, and from layouts that --build-context names."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from builder.events import Listener
+from builder.oci import layout
+from builder.oci.image import Image
+from builder.oci.manifest import ResolvedImage
+from builder.oci.platform import Platform
+from builder.oci.reference import Reference
+from builder.plan import BaseImage, ExternalImage
+from builder.registry.pull import resolve
+from builder.registry.registries import Registries
+
+
+class Images:
+    """The base images of a build. Thread-safe."""
+
+    def __init__(self, registries: Registries, listener: Listener) -> None:
+        self._registries = registries
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._asked: dict[ExternalImage, Future[ResolvedImage]] = {}
+
+    def prefetch(self, images: Iterable[ExternalImage]) -> None:
+        """Ask for the manifests and configs of all `images` at once. An error is kept for whoever needs the image."""
+        wanted = list(images)
+        if len(wanted) < 2:
+            return  # a thread would not make it faster
+        with ThreadPoolExecutor(min(8, len(wanted)), thread_name_prefix="resolve") as pool:
+            for image in wanted:
+                pool.submit(self._resolved, image)
+
+    def config(self, reference: str, platform: Platform) -> BaseImage:
+        """What a plan needs of an image. Raises BuildError."""
+        return BaseImage(self.image(reference, platform).config)
+
+    def image(self, reference: str, platform: Platform) -> Image:
+        """The image that `reference` (normalised by the plan) names. Raises BuildError."""
+        return self._resolved(ExternalImage(reference, platform)).image
+
+    def resolved(self) -> list[ResolvedImage]:
+        """Every image that came from a registry, in the order they were asked for."""
+        with self._lock:
+            futures = [(image, future) for image, future in self._asked.items() if future.done()]
+        return [
+            future.result()
+            for image, future in futures
+            if future.exception() is None and not image.reference.startswith(layout.SCHEME)
+        ]
+
+    def _resolved(self, image: ExternalImage) -> ResolvedImage:
+        with self._lock:
+            future = self._asked.get(image)
+            mine = future is None
+            if future is None:
+                future = self._asked[image] = Future()
+        if mine:
+            try:
+                future.set_result(self._resolve(image))
+            except BaseException as error:
+                future.set_exception(error)
+        return future.result()
+
+    def _resolve(self, image: ExternalImage) -> ResolvedImage:
+        if image.reference.startswith(layout.SCHEME):
+            return layout.read(layout.Location.parse(image.reference), image.platform)
+        return resolve(Reference.parse(image.reference), image.platform, self._registries, self._listener)

@@ -1,0 +1,82 @@
+"""What `limpet build` and `limpet plan` have in common: from settings to a plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from builder.cli.dockerfile_source import FoundDockerfile, find_dockerfile
+from builder.cli.images import Images
+from builder.cli.output import Output
+from builder.cli.settings import Settings
+from builder.cli.wiring import fetch_context
+from builder.dockerfile.stages import parse
+from builder.events import DockerfileRead
+from builder.oci.platform import Platform
+from builder.plan import Plan, PlanOptions, external_images, plan
+from builder.steps.context import IgnoreFile, find_ignore_file
+from context_sources.source import Fetched
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Everything of the user's that the build reads, on this machine now."""
+
+    context: Fetched
+    named: Mapping[str, Fetched]
+    dockerfile: FoundDockerfile
+    ignore: IgnoreFile | None
+
+
+def fetch_sources(settings: Settings, work: Path, env: Mapping[str, str], output: Output) -> Sources:
+    """Fetch the contexts, all at once, and find the Dockerfile. Raises ContextError."""
+    asked = settings.source
+    directories = {
+        name: address
+        for name, address in asked.named_contexts.items()
+        if not address.startswith(("docker-image://", "oci-layout://"))
+    }
+    with ThreadPoolExecutor(len(directories) + 1, thread_name_prefix="context") as pool:
+        jobs = {
+            name: pool.submit(fetch_context, replace(asked, sub_path=""), address, work / f"context-{n}", env, output)
+            for n, (name, address) in enumerate(directories.items(), 1)
+        }
+        context = fetch_context(asked, asked.context, work / "context", env, output)
+        named = {name: job.result() for name, job in jobs.items()}
+    dockerfile = find_dockerfile(asked.dockerfile, context.path)
+    return Sources(context, named, dockerfile, find_ignore_file(context.path, dockerfile.path))
+
+
+def make_plan(settings: Settings, sources: Sources, images: Images, output: Output) -> Plan:
+    """Parse the Dockerfile and plan the build; warnings are told. Raises DockerfileError, RegistryError..."""
+    found = sources.dockerfile
+    output.tell(DockerfileRead(found.name, found.data.decode("utf-8", "replace")))
+    dockerfile = parse(found.data, found.name)
+    options = PlanOptions(
+        build_platform=Platform.host(),
+        target_platform=settings.build.platforms[0] if settings.build.platforms else None,
+        build_args=settings.build.build_args,
+        targets=settings.build.targets,
+        labels=settings.image.labels,
+        named_contexts=settings.source.named_contexts,
+        epochs=_epochs(sources),
+        ignore_patterns=sources.ignore.patterns if sources.ignore else (),
+        allow=settings.build.allow,
+    )
+    images.prefetch(external_images(dockerfile, options))
+    planned = plan(dockerfile, options, images.config)
+    for warning in planned.warnings:
+        output.say(f"{warning.rule}: {warning.message} ({warning.location})", "warning")
+    for note in planned.notes:
+        output.say(note, "warning")
+    return planned
+
+
+def _epochs(sources: Sources) -> dict[str, int]:
+    """SOURCE_DATE_EPOCH=context and =NAME: the time of the newest file is not it; of the directory it is."""
+    times = {"context": int(os.stat(sources.context.path).st_mtime)}
+    times.update({name: int(os.stat(fetched.path).st_mtime) for name, fetched in sources.named.items()})
+    return times

@@ -1,0 +1,163 @@
+"""Settings -> the objects of the rooms."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import context_sources.source as sources
+from builder.cli.settings import ImageSettings, SourceSettings
+from builder.cli.settings import RegistrySettings as AskedRegistries
+from builder.dockerfile.git_reference import GitReference
+from builder.dockerfile.patterns import PatternMatcher, read_ignore_file
+from builder.errors import UsageError
+from builder.events import Listener, Message, Transfer
+from builder.isolation.removal import remove_tree
+from builder.layer.writer import LayerFormat
+from builder.oci.media_types import Compression
+from builder.plan.history import timestamp
+from builder.registry.credentials.chain import Credentials
+from builder.registry.mirrors import Mirrors
+from builder.registry.registries import Registries
+from builder.registry.settings import ClientCertificate, RegistrySettings
+from builder.stage import StageSettings
+from builder.steps.add import FetchGit
+from context_sources.fetch import fetch
+from context_sources.git import checkout
+from context_sources.git_address import parse as parse_git_address
+
+
+@contextmanager
+def work_directory(asked: Path | None, env: Mapping[str, str]) -> Iterator[Path]:
+    """A new directory for everything that the build writes; it is removed whatever happens.
+
+    Raises UsageError when none can be made.
+    """
+    parent = asked or Path(env.get("LIMPET_WORK_DIR") or env.get("KANIKO_DIR") or env.get("TMPDIR") or "/var/tmp")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix="limpet-", dir=parent))
+    except OSError as error:
+        raise UsageError(
+            f"no work directory in {parent}: {error.strerror}", "name a directory that can be written with --work-dir"
+        ) from error
+    try:
+        yield work
+    finally:
+        remove_tree(work)
+
+
+def registries(asked: AskedRegistries, env: Mapping[str, str], listener: Listener) -> Registries:
+    """What speaks with registries. Credentials in files and variables are read now."""
+    maps = [f"{name}={mirror}" for name, mirrors in asked.maps.items() for mirror in mirrors]
+    settings = RegistrySettings(
+        insecure=asked.insecure_push,
+        insecure_pull=asked.insecure_pull,
+        insecure_registries=asked.insecure,
+        skip_tls_verify=asked.skip_verify_push,
+        skip_tls_verify_pull=asked.skip_verify_pull,
+        skip_tls_verify_registries=asked.skip_verify,
+        certificates=asked.certificates,
+        client_certificates={host: ClientCertificate(*pair) for host, pair in asked.client_certificates.items()},
+        mirrors=Mirrors.parse(maps, fallback=asked.fallback),
+        client_type=env.get("UPSTREAM_CLIENT_TYPE", ""),
+        push_retries=asked.push_retry,
+        download_retries=asked.pull_retry,
+    )
+    return Registries(settings, Credentials(env, helpers=asked.helpers, listener=listener), env)
+
+
+def fetch_context(
+    asked: SourceSettings, location: str, into: Path, env: Mapping[str, str], listener: Listener
+) -> sources.Fetched:
+    """The build context at `location`. Raises ContextError."""
+    name = re.sub(r"//[^/@]*@", "//", location)
+
+    def progress(done: int, total: int) -> None:
+        listener.tell(Transfer("context", "context", name, done, total))
+
+    def make_filter(text: str) -> sources.Wanted:
+        matcher = PatternMatcher(read_ignore_file(text.encode("utf-8", "surrogateescape")))
+        return lambda path: not matcher.excludes(path)
+
+    settings = sources.FetchSettings(
+        environment=env,
+        progress=progress,
+        log=lambda level, text: listener.tell(Message(text, level)),
+        sub_path=asked.sub_path,
+        dockerfile=asked.dockerfile,
+        limits=sources.Limits(size=asked.max_size, expansion=None) if asked.max_size else sources.Limits(),
+        git=git_options(asked.git),
+        header_file=Path(asked.header_file) if asked.header_file else None,
+        allow_http=asked.allow_http,
+        make_filter=make_filter,
+    )
+    into.mkdir(exist_ok=True)
+    return fetch(location, into, settings)
+
+
+def git_options(asked: Mapping[str, str]) -> sources.GitOptions:
+    """`--git KEY=VALUE`. Raises UsageError for an unknown key or a value that is none."""
+    known = ("branch", "single-branch", "depth", "recurse-submodules", "insecure-skip-tls", "keep-git-dir")
+    for key in asked:
+        if key not in known:
+            raise UsageError(f"--git: unknown key {key}", f"the keys are {', '.join(known)}")
+    depth = asked.get("depth", "0")
+    if not depth.isdigit():
+        raise UsageError(f"--git: depth={depth} is not a number", "0 fetches the whole history")
+    return sources.GitOptions(
+        branch=asked.get("branch", ""),
+        single_branch=_boolean(asked, "single-branch") or False,
+        depth=int(depth) if "depth" in asked else None,
+        recurse_submodules=_boolean(asked, "recurse-submodules"),
+        insecure_skip_tls=_boolean(asked, "insecure-skip-tls") or False,
+        keep_git_dir=_boolean(asked, "keep-git-dir"),
+    )
+
+
+def _boolean(asked: Mapping[str, str], key: str) -> bool | None:
+    if key not in asked:
+        return None
+    if asked[key].lower() in ("1", "t", "true"):
+        return True
+    if asked[key].lower() in ("0", "f", "false"):
+        return False
+    raise UsageError(f"--git: {key}={asked[key]} is neither true nor false")
+
+
+def stage_settings(asked: ImageSettings, epoch: int | None) -> StageSettings:
+    """How layers are written. `epoch` is SOURCE_DATE_EPOCH; `--reproducible` means the epoch 0."""
+    newest = None
+    if asked.reproducible:
+        epoch = epoch or 0
+        newest = epoch * 10**9
+    compression: Compression = asked.compression
+    level = asked.compression_level if asked.compression_level > 0 else None
+    layer_format = LayerFormat(asked.format or "oci", compression, level, newest)
+    if asked.compression == "zstd":
+        layer_format = LayerFormat("oci", compression, level, newest)
+    return StageSettings(layer_format, asked.single_snapshot, None if epoch is None else timestamp(epoch))
+
+
+def git_checkouts(work: Path, env: Mapping[str, str], listener: Listener) -> FetchGit:
+    """What ADD uses for git repositories: each in a directory of its own, which lasts as long as `work`."""
+    settings = sources.FetchSettings(
+        environment=env, log=lambda level, text: listener.tell(Message(text, level)), allow_http=True
+    )
+
+    def fetch_git(reference: GitReference) -> Path:
+        address = parse_git_address(reference.remote)
+        into = Path(tempfile.mkdtemp(prefix="git-", dir=work))
+        return checkout(
+            replace(address, ref=reference.ref, checksum=reference.checksum, subdir=reference.subdir),
+            into,
+            settings,
+            keep_git_dir=bool(reference.keep_git_dir),
+            submodules=reference.submodules is not False,
+        ).path
+
+    return fetch_git
