@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
-from builder.errors import BuildError
+from builder.errors import BuildError, ImageError
 from builder.isolation import Isolation, Root
 from builder.layer.index import read_index
 from builder.oci.image import Image, Layer
 from builder.oci.media_types import layer_compression
-from builder.rootfs.entry import Change
+from builder.rootfs.entry import Change, Entry, FileType
 from builder.rootfs.layered import LayeredTree
 from builder.rootfs.tree import Tree
+from builder.rootfs.users import USER_FILES
 
 
 class LayerIndexes:
@@ -30,13 +34,9 @@ class LayerIndexes:
         self._locks: dict[str, threading.Lock] = {}
         self._known: dict[str, tuple[list[Change], bool]] = {}
 
-    def add(self, layer: Layer, changes: list[Change]) -> None:
-        """Remember what `layer`, which was written in this build, was written from."""
-        with self._lock:
-            self._known.setdefault(layer.diff_id, (changes, True))
-
     def changes(self, layer: Layer, *, contents: bool) -> list[Change]:
-        """The changes of `layer`; with `contents`, those of regular files can be opened.
+        """The changes of `layer`. With `contents`, regular files lie on the disk; without, only those that users are
+        looked up in do, and opening another one reads the layer once more.
 
         Raises ImageError for damaged layers, RegistryError when it cannot be fetched.
         """
@@ -46,16 +46,34 @@ class LayerIndexes:
             known = self._known.get(layer.diff_id)
             if known and (known[1] or not contents):
                 return known[0]
-            spool = Path(tempfile.mkdtemp(prefix="contents-", dir=self._work_dir)) if contents else None
-            with layer.blob.open() as stream:
-                changes = read_index(
-                    stream,
-                    compression=layer_compression(layer.descriptor.media_type),
-                    diff_id=layer.diff_id,
-                    spool=spool,
-                )
+            changes = self._read(layer, (lambda path: True) if contents else USER_FILES.__contains__)
             self._known[layer.diff_id] = (changes, contents)
             return changes
+
+    def open(self, layer: Layer, path: str) -> BinaryIO:
+        """The bytes of the regular file that `layer` has at `path`."""
+        for change in reversed(self._read(layer, path.__eq__)):
+            if isinstance(change, Entry) and change.path == path and not isinstance(change.content, _Later):
+                assert change.content is not None
+                return change.content.open()
+        raise ImageError(f"{layer.descriptor.digest} has no file {path}")
+
+    def _read(self, layer: Layer, wanted: Callable[[str], bool]) -> list[Change]:
+        spool = Path(tempfile.mkdtemp(prefix="contents-", dir=self._work_dir))
+        with layer.blob.open() as stream:
+            changes = read_index(
+                stream,
+                compression=layer_compression(layer.descriptor.media_type),
+                diff_id=layer.diff_id,
+                spool=spool,
+                wanted=wanted,
+            )
+        return [self._with_content(change, layer) for change in changes]
+
+    def _with_content(self, change: Change, layer: Layer) -> Change:
+        if isinstance(change, Entry) and change.type is FileType.FILE and change.content is None:
+            return replace(change, content=_Later(self, layer, change.path))
+        return change
 
     def tree(self, image: Image, *, contents: bool) -> LayeredTree:
         """The root filesystem of `image`."""
@@ -63,6 +81,18 @@ class LayerIndexes:
         for layer in image.layers:
             tree = tree.apply(self.changes(layer, contents=contents))
         return tree
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """The bytes of a regular file, in a layer that is read when they are asked for."""
+
+    indexes: LayerIndexes
+    layer: Layer
+    path: str
+
+    def open(self) -> BinaryIO:
+        return self.indexes.open(self.layer, self.path)
 
 
 class OpenRoots:
@@ -94,32 +124,35 @@ class OpenRoots:
 
 
 class ImageFiles:
-    """The files of one finished image (a stage's result, or one that COPY --from names)."""
+    """The files of one finished image: a stage's result, or one that COPY --from names. Thread-safe.
+
+    `image` and `make_tree` are called when they are needed, and once.
+    """
 
     def __init__(
-        self, image: Image, indexes: LayerIndexes, roots: OpenRoots, root: Root | None = None, tree: Tree | None = None
+        self,
+        image: Callable[[], Image],
+        roots: OpenRoots,
+        make_tree: Callable[[], Tree],
+        root: Root | None = None,
     ) -> None:
-        self.image = image
-        self._indexes = indexes
+        self._image = image
         self._roots = roots
+        self._make_tree = make_tree
         self._lock = threading.Lock()
         self._root = root
-        self._tree = tree
+        self._tree: Tree | None = None
 
     def tree(self) -> Tree:
         """The files, with contents."""
         with self._lock:
             if self._tree is None:
-                # A root that is open anyway, or that other stages unpack as well, costs less than a second copy.
-                if self._root is not None:
-                    self._tree = self._root.tree()
-                else:
-                    self._tree = self._indexes.tree(self.image, contents=True)
+                self._tree = self._make_tree()
             return self._tree
 
     def directory(self) -> Path:
         """The files as a directory of this machine. Raises IsolationError where none can be made."""
         with self._lock:
             if self._root is None:
-                self._root = self._roots.open(self.image)
+                self._root = self._roots.open(self._image())
             return self._root.path

@@ -17,6 +17,8 @@ from builder.rootfs.tree import Tree
 
 _USERS_FILE = "etc/passwd"
 _GROUPS_FILE = "etc/group"
+USER_FILES = frozenset({_USERS_FILE, _GROUPS_FILE})
+"""The files that names are looked up in: a tree for these functions has their contents."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 _LARGEST = (1 << 31) - 1  # runc's limit for ids
