@@ -105,11 +105,11 @@ def tekton_results(references: Sequence[str], digest: str, bases: Sequence[BaseI
 
 
 def _write(path: str, text: str, flag: str) -> None:
-    """Write a file, or something like /dev/termination-log that is there already; parents are made (0700)."""
+    """Write a file, or something like /dev/termination-log that is there already; parents are made."""
     try:
         parent = os.path.dirname(path)
-        if parent:
-            os.makedirs(parent, mode=0o700, exist_ok=True)
+        if parent and not os.path.exists(parent):
+            os.makedirs(parent, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         with open(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
