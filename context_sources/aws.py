@@ -1,0 +1,132 @@
+"""An S3 client whose settings and credentials come from a given environment, by botocore's own chain.
+
+botocore reads `os.environ` where it is not told otherwise; here every variable it knows is handed to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import botocore.session
+from botocore import UNSIGNED, configprovider, credentials, exceptions
+from botocore.config import Config
+
+from builder.errors import ContextError
+from context_sources.http_session import ca_bundle, proxies_for
+from context_sources.objects import IN_PARALLEL
+
+WEB_IDENTITY = {
+    "web_identity_token_file": "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "role_arn": "AWS_ROLE_ARN",
+    "role_session_name": "AWS_ROLE_SESSION_NAME",
+}
+ORIGINS = {
+    "env": "AWS_ACCESS_KEY_ID of the environment",
+    "assume-role-with-web-identity": "the web identity in AWS_WEB_IDENTITY_TOKEN_FILE",
+    "assume-role": "an assumed role of the shared configuration",
+    "shared-credentials-file": "the shared credentials file",
+    "config-file": "the shared configuration file",
+    "container-role": "the container's role",
+    "iam-role": "the instance's role",
+    "sso": "single sign-on",
+    "custom-process": "credential_process of the shared configuration",
+}
+
+
+def s3_client(environment: Mapping[str, str]) -> tuple[Any, str]:
+    """A client for many threads, and what it uses as a credential, in words.
+
+    S3_ENDPOINT and S3_FORCE_PATH_STYLE are kaniko's variables. Without any credential requests are not signed, which
+    public buckets allow.
+    """
+    session = session_for(environment)
+    try:
+        found = session.get_credentials()
+    except exceptions.BotoCoreError as error:
+        raise ContextError(f"AWS credentials: {error}", "check the AWS_ variables of the environment") from error
+    path_style = environment.get("S3_FORCE_PATH_STYLE", "").lower() in ("true", "1")
+    endpoint = (
+        environment.get("S3_ENDPOINT") or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    )
+    config = Config(
+        retries={"total_max_attempts": 1},  # Limpet tries again itself, from where the transfer broke off
+        connect_timeout=30,
+        read_timeout=60,
+        max_pool_connections=2 * IN_PARALLEL,
+        proxies=proxies_for(endpoint or "https://s3.amazonaws.com", environment) or None,
+        s3={"addressing_style": "path"} if path_style else None,
+        signature_version=UNSIGNED if found is None else None,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",  # those of whole objects do not fit parts of them
+    )
+    client = session.create_client(
+        "s3",
+        region_name=session.get_config_variable("region") or "us-east-1",
+        endpoint_url=endpoint,
+        config=config,
+        verify=environment.get("AWS_CA_BUNDLE") or ca_bundle(environment) or None,
+    )
+    if found is None:
+        return client, "no credential was found, requests are anonymous"
+    return client, f"the credential was {ORIGINS.get(found.method, found.method)}"
+
+
+def session_for(environment: Mapping[str, str]) -> botocore.session.Session:
+    """A session that knows the variables of `environment`."""
+    session = botocore.session.Session()
+    for name, (_, variables, _, _) in configprovider.BOTOCORE_DEFAUT_SESSION_VARIABLES.items():
+        for variable in [variables] if isinstance(variables, str) else variables or []:
+            if name != "profile" and environment.get(variable):
+                session.set_config_variable(name, environment[variable])
+                break
+    home = environment.get("HOME", "")
+    for name, variable, default in (
+        ("config_file", "AWS_CONFIG_FILE", "config"),
+        ("credentials_file", "AWS_SHARED_CREDENTIALS_FILE", "credentials"),
+    ):
+        if not environment.get(variable) and home:
+            session.set_config_variable(name, f"{home}/.aws/{default}")
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+    if region:
+        session.set_config_variable("region", region)
+    profile = environment.get("AWS_PROFILE") or environment.get("AWS_DEFAULT_PROFILE")
+    if profile:
+        session.set_config_variable("profile", profile)
+    session.register_component("credential_provider", resolver(session, environment, region, profile))
+    return session
+
+
+def resolver(
+    session: botocore.session.Session, environment: Mapping[str, str], region: str | None, profile: str | None
+) -> credentials.CredentialResolver:
+    """botocore's chain with those of its members that read the environment replaced by ones that read this one.
+
+    A variable AWS_PROFILE does not put the keys of the environment aside, as a profile set in code does.
+    """
+    chain = credentials.create_credential_resolver(session, region_name=region)
+    providers = [provider for provider in chain.providers if provider.METHOD not in ("env", "container-role")]
+    web_identity = {key: environment[name] for key, name in WEB_IDENTITY.items() if environment.get(name)}
+    first: list[Any] = [credentials.EnvProvider(environ=environment)]
+    if "web_identity_token_file" in web_identity:
+        first.append(
+            credentials.AssumeRoleWithWebIdentityProvider(
+                load_config=lambda: {"profiles": {"environment": web_identity}},
+                client_creator=client_creator(session, region),
+                profile_name="environment",
+                disable_env_vars=True,
+            )
+        )
+    instance = [provider for provider in providers if provider.METHOD == "iam-role"]
+    others = [provider for provider in providers if provider.METHOD != "iam-role"]
+    container = credentials.ContainerProvider(environ=environment)
+    return credentials.CredentialResolver(providers=[*first, *others, container, *instance])
+
+
+def client_creator(session: botocore.session.Session, region: str | None) -> Any:
+    """Makes the client that exchanges the web identity."""
+
+    def create(service: str, **options: Any) -> Any:
+        return session.create_client(service, **{"region_name": region, **options})
+
+    return create

@@ -1,0 +1,243 @@
+"""`https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB` or `.../PREFIX/`, by azure-storage-blob."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from azure.core import MatchConditions
+from azure.core import exceptions as core
+from azure.storage.blob import BlobServiceClient
+
+from builder.errors import ContextError, UsageError
+from context_sources.azure_address import connection_string_parts, custom_endpoint
+from context_sources.http_body import TIMEOUT, TRANSIENT_STATUS
+from context_sources.http_session import ca_bundle, proxies_for
+from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_archive, fetch_tree
+from context_sources.retry import Body, Broken, answered
+from context_sources.source import Fetched, FetchSettings
+
+REQUEST_SIZE = 16 << 20  # the library reads one answer into memory before it gives any of it
+PIECE = 1 << 20
+NOT_SAS = ("snapshot", "versionid")
+AUTHORITIES = {
+    "chinacloudapi.cn": "login.chinacloudapi.cn",
+    "cloudapi.de": "login.microsoftonline.de",
+    "usgovcloudapi.net": "login.microsoftonline.us",
+}
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class BlobAddress:
+    """`account_url` is scheme, host and, for custom endpoints, the account's path; `sas` is a signed query or ""."""
+
+    account_url: str
+    account: str
+    container: str
+    blob: str
+    snapshot: str = ""
+    version: str = ""
+    sas: str = field(default="", repr=False)
+
+    @property
+    def shown(self) -> str:
+        return f"{self.account_url}/{self.container}/{self.blob}"
+
+
+def parse(location: str, environment: Mapping[str, str]) -> BlobAddress:
+    """Read a blob's URL. Raises UsageError when it does not name one."""
+    parts = urlsplit(location)
+    root = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    endpoint = custom_endpoint(environment)
+    if endpoint and location.startswith(endpoint + "/"):
+        root, path = endpoint, parts.path[len(urlsplit(endpoint).path) :]
+        account = urlsplit(endpoint).path.strip("/") or (parts.hostname or "").partition(".")[0]
+    else:
+        path, account = parts.path, (parts.hostname or "").partition(".")[0]
+    container, _, blob = unquote(path).lstrip("/").partition("/")
+    if not container:
+        raise UsageError(
+            "--context: the URL names no container", "use https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"
+        )
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    named = {key.lower(): value for key, value in query if key.lower() in NOT_SAS}
+    sas = urlencode([(key, value) for key, value in query if key.lower() not in NOT_SAS])
+    return BlobAddress(
+        account_url=root,
+        account=environment.get("AZURE_STORAGE_ACCOUNT") or account,
+        container=container,
+        blob=blob or DEFAULT_OBJECT,
+        snapshot=named.get("snapshot", ""),
+        version=named.get("versionid", ""),
+        sas=sas,
+    )
+
+
+class AzureSource:
+    """The revision of an archive is its version id where the account keeps versions, else its ETag."""
+
+    def fetch(self, location: str, into: Path, settings: FetchSettings) -> Fetched:
+        address = parse(location, settings.environment)
+        if not address.account_url.startswith("https://") and not settings.allow_http:
+            raise UsageError(
+                f"--context {address.shown} is not https: it can be read and changed on its way",
+                "pass --context-allow-http to allow it",
+            )
+        store = Store(address, settings)
+        name = address.shown
+        if address.blob.endswith("/"):
+            return fetch_tree(store.listing(address.blob, name), address.blob, store.open_listed, name, into, settings)
+        properties = store.properties()
+        etag, version = properties.etag, getattr(properties, "version_id", None) or ""
+        revision, kind = (version, "version") if version else (etag.strip('"'), "etag")
+        open_at = partial(store.open_at, address.blob, name, etag)
+        return fetch_archive(open_at, name, revision, kind, into, settings)
+
+
+def credential_for(address: BlobAddress, environment: Mapping[str, str]) -> tuple[Any, str]:
+    """A credential of the library's, and what it is, in words. The most explicit one is taken."""
+    if address.sas:
+        return address.sas, "the credential was the SAS in the URL"
+    parts = connection_string_parts(environment.get("AZURE_STORAGE_CONNECTION_STRING", ""))
+    for key, name in (
+        (environment.get("AZURE_STORAGE_ACCESS_KEY", ""), "AZURE_STORAGE_ACCESS_KEY"),
+        (environment.get("AZURE_STORAGE_KEY", ""), "AZURE_STORAGE_KEY"),
+        (parts.get("AccountKey", ""), "the key in AZURE_STORAGE_CONNECTION_STRING"),
+    ):
+        if key:
+            account = parts.get("AccountName", address.account) if name.startswith("the key") else address.account
+            return {"account_name": account, "account_key": key.strip()}, f"the credential was {name}"
+    for token, name in (
+        (environment.get("AZURE_STORAGE_SAS_TOKEN", ""), "AZURE_STORAGE_SAS_TOKEN"),
+        (parts.get("SharedAccessSignature", ""), "the SAS in AZURE_STORAGE_CONNECTION_STRING"),
+    ):
+        if token:
+            return token.strip().lstrip("?"), f"the credential was {name}"
+    return identity_for(address, environment)
+
+
+def identity_for(address: BlobAddress, environment: Mapping[str, str]) -> tuple[Any, str]:
+    """Workload identity, a service principal of the environment, else the managed identity; None is anonymous."""
+    from azure import identity  # 100 ms, and msal: only when nothing simpler is set
+
+    host = urlsplit(address.account_url).hostname or ""
+    authority = environment.get("AZURE_AUTHORITY_HOST") or next(
+        (login for suffix, login in AUTHORITIES.items() if host.endswith(suffix)), "login.microsoftonline.com"
+    )
+    tenant, client, secret, certificate, token_file = (
+        environment.get(f"AZURE_{name}", "")
+        for name in ("TENANT_ID", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_CERTIFICATE_PATH", "FEDERATED_TOKEN_FILE")
+    )
+    if tenant and client and token_file:
+        found: Any = identity.WorkloadIdentityCredential(
+            tenant_id=tenant, client_id=client, token_file_path=token_file, authority=authority
+        )
+        return found, "the credential was the workload identity in AZURE_FEDERATED_TOKEN_FILE"
+    if tenant and client and secret:
+        found = identity.ClientSecretCredential(tenant, client, secret, authority=authority)
+        return found, "the credential was AZURE_CLIENT_SECRET"
+    if tenant and client and certificate:
+        found = identity.CertificateCredential(tenant, client, certificate, authority=authority)
+        return found, "the credential was AZURE_CLIENT_CERTIFICATE_PATH"
+    managed = identity.ManagedIdentityCredential(client_id=client or None)
+    try:
+        managed.get_token("https://storage.azure.com/.default")
+    except (identity.CredentialUnavailableError, core.ClientAuthenticationError):
+        return None, "no credential was found, requests are anonymous"
+    return managed, "the credential was the managed identity"
+
+
+class Store:
+    """One container."""
+
+    def __init__(self, address: BlobAddress, settings: FetchSettings) -> None:
+        self._settings = settings
+        self._address = address
+        credential, self._used = credential_for(address, settings.environment)
+        service = BlobServiceClient(
+            address.account_url,
+            credential=credential,
+            max_single_get_size=REQUEST_SIZE,
+            max_chunk_get_size=REQUEST_SIZE,
+            retry_total=0,  # Limpet tries again itself, from where the transfer broke off
+            connection_timeout=TIMEOUT[0],
+            read_timeout=TIMEOUT[1],
+            proxies=proxies_for(address.account_url, settings.environment),
+            use_env_settings=False,
+            connection_verify=ca_bundle(settings.environment) or True,
+        )
+        self._container = service.get_container_client(address.container)
+        settings.log("debug", f"{address.shown}: {self._used}")
+
+    def _blob(self, key: str) -> Any:
+        return self._container.get_blob_client(
+            key, snapshot=self._address.snapshot or None, version_id=self._address.version or None
+        )
+
+    def properties(self) -> Any:
+        name, blob = self._address.shown, self._blob(self._address.blob)
+        return answered(lambda: self._asked(name, blob.get_blob_properties), name, self._settings)
+
+    def listing(self, prefix: str, name: str) -> Iterator[StoredObject]:
+        """Every blob whose name begins with `prefix`."""
+
+        def ask() -> list[Any]:
+            return self._asked(name, lambda: list(self._container.list_blobs(name_starts_with=prefix)))
+
+        blobs = answered(ask, name, self._settings)
+        for blob in blobs:
+            yield StoredObject(blob.name, blob.size, int(blob.last_modified.timestamp()) * 10**9, blob.etag)
+
+    def open_listed(self, stored: StoredObject, offset: int) -> Body:
+        name = f"{self._address.account_url}/{self._address.container}/{quote(stored.key)}"
+        return self.open_at(stored.key, name, stored.version, offset)
+
+    def open_at(self, key: str, name: str, etag: str, offset: int) -> Body:
+        """Raises Broken or ContextError."""
+        condition = {
+            "etag": etag if etag.startswith('"') else f'"{etag}"',
+            "match_condition": MatchConditions.IfNotModified,
+        }
+        blob = self._blob(key)
+        download = self._asked(name, lambda: blob.download_blob(offset=offset, max_concurrency=1, **condition))
+        return Body(self._pieces(download.chunks(), name), offset, offset + download.size, etag, lambda: None)
+
+    def _pieces(self, answers: Iterator[bytes], name: str) -> Iterator[bytes]:
+        while (answer := self._asked(name, lambda: next(answers, None))) is not None:
+            for at in range(0, len(answer), PIECE):
+                yield answer[at : at + PIECE]
+
+    def _asked(self, name: str, call: Callable[[], Result]) -> Result:
+        try:
+            return call()
+        except (core.ServiceRequestError, core.ServiceResponseError, core.IncompleteReadError, OSError) as error:
+            raise Broken(f"the connection broke ({type(error).__name__})") from error
+        except core.ClientAuthenticationError as error:
+            raise self._refused(error.status_code or 401, error.reason or "", name) from error
+        except core.HttpResponseError as error:
+            status = error.status_code or 0
+            if status in TRANSIENT_STATUS:
+                raise Broken(f"{status} {error.reason}") from error
+            raise self._refused(status, error.reason or "", name) from error
+        except core.AzureError as error:
+            raise ContextError(f"{name}: {type(error).__name__}; {self._used}") from error
+        except ValueError as error:  # a key that is not base64, for one
+            raise ContextError(f"{name}: the library refuses its settings; {self._used}", "check the key") from error
+
+    def _refused(self, status: int, reason: str, name: str) -> ContextError:
+        if status == 412:
+            return ContextError(f"{name} changed while it was fetched", "start the build again", transient=True)
+        if status == 404:
+            return ContextError(f"{name}: no such blob or container; {self._used}", "check the address")
+        if status in (401, 403, 409):
+            return ContextError(
+                f"{name}: {status} {reason}; {self._used}",
+                "give it the role Storage Blob Data Reader, or set AZURE_STORAGE_ACCESS_KEY, a SAS in the URL, "
+                "AZURE_STORAGE_CONNECTION_STRING or a workload identity",
+            )
+        return ContextError(f"{name}: the store answers {status} {reason}; {self._used}")
