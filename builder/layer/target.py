@@ -92,7 +92,7 @@ class Target:
         elif entry.type is FileType.DIRECTORY:
             self._put_directory(directory, name, entry)
         elif entry.type is FileType.HARDLINK:
-            self._put_link(directory, name, entry)
+            self._put_link(name, entry)
         else:
             self._put_special(directory, name, entry)
         self._mark(real)
@@ -207,30 +207,22 @@ class Target:
         self._directories[real] = entry
         self._real[real] = real
 
-    def _put_link(self, directory: _Directory, name: str, entry: Entry) -> None:
+    def _put_link(self, name: str, entry: Entry) -> None:
         target = self.real(entry.target)
         found = self._stat(target) if target else None
         if target is None or found is None:
             raise MissingLinkTarget(f"hardlink {entry.path}: its target {entry.target} is not there")
-        if stat.S_ISDIR(found.st_mode):
-            raise ImageError(f"hardlink {entry.path}: its target {entry.target} is a directory")
+        if stat.S_ISDIR(found.st_mode) or target.startswith(entry.path + "/"):
+            raise ImageError(f"hardlink {entry.path}: its target {entry.target} cannot be linked there")
         there = self._stat(entry.path)
         if there is not None:
             if os.path.samestat(there, found):
                 return
             self._remove(entry.path)
-        target_parent, _, target_name = target.rpartition("/")
-        source = self._directory(target_parent)
-        try:
-            os.link(
-                target_name,
-                name,
-                src_dir_fd=source.fd,
-                dst_dir_fd=self._directory(entry.path.rpartition("/")[0]).fd,
-                follow_symlinks=False,
-            )
-        except FileNotFoundError:
-            raise ImageError(f"hardlink {entry.path}: it replaces its own target {entry.target}") from None
+        parent, _, target_name = target.rpartition("/")
+        source = self._directory(parent)
+        directory = self._directory(entry.path.rpartition("/")[0])
+        os.link(target_name, name, src_dir_fd=source.fd, dst_dir_fd=directory.fd, follow_symlinks=False)
 
     def _put_special(self, directory: _Directory, name: str, entry: Entry) -> None:
         if self._stat(entry.path) is not None:
