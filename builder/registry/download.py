@@ -17,6 +17,7 @@ from builder.oci.verified import verified
 from builder.registry import failures
 from builder.registry.repository import Repository
 
+_PIECE = 128 << 10  # bytes asked of a connection at once: what came before a reset in a larger read is lost
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -65,7 +66,7 @@ class Download:
         """Up to `size` bytes; b"" at the end of what the registry has."""
         while True:
             try:
-                data: bytes = self._response.raw.read(size)
+                data: bytes = self._response.raw.read(min(size, _PIECE))
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 self._resume(error)
                 continue
@@ -97,6 +98,9 @@ class Download:
                 self._response = self._request()
                 return
             except RegistryError as failure:
+                if failure.status == 416:
+                    name, size = f"blob {self._descriptor.digest} of {self._repository}", self._descriptor.size
+                    raise ImageError(f"{name} ends after {self._offset} of {size} bytes") from failure
                 if not failure.transient:
                     raise
                 error = failure

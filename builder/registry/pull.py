@@ -97,6 +97,6 @@ def _resolve(
     )
     blobs = [RemoteBlob(repository, layer, fallbacks, listener) for layer in document.layers]
     image = document.image(config, blobs, str(reference))
-    for layer in image.layers:
-        registries.note_blob(repository, layer.descriptor.digest)
+    for descriptor in (document.config, *document.layers):
+        registries.note_blob(repository, descriptor.digest)
     return ResolvedImage(image, str(reference), document, config, index_digest)

@@ -36,9 +36,13 @@ class CutRequest:
 
 @dataclass(frozen=True)
 class CutResponse:
-    """Pass on `after` bytes of the answer's body, then reset the connection."""
+    """Pass on `after` bytes of the answer's body, then reset the connection; `orderly` closes it instead.
+
+    A reset may overtake bytes that were sent before it.
+    """
 
     after: int
+    orderly: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,9 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(trouble, CutResponse) and sent + len(piece) > trouble.after:
                 self.wfile.write(piece[: trouble.after - sent])
                 self.wfile.flush()
-                self._reset()
+                self.close_connection = True
+                if not trouble.orderly:
+                    self._reset()
                 return
             self.wfile.write(piece)
             sent += len(piece)
