@@ -13,12 +13,22 @@ import urllib3
 from builder.errors import RegistryError
 from builder.registry.credentials.credential import Lookup
 
-# Asking again may help: DESIGN of HTTP (408, 429, 5xx), nginx's 499 and Cloudflare's 52x.
+# Asking again does not help; other 5xx, 408, 429 and nginx's 499 may pass.
 _LASTING_SERVER_ERRORS = (501, 505)
 _IMMUTABLE = (
     "the repository has enabled tag immutability",  # Google Artifact Registry
     "cannot be overwritten because the tag is immutable",  # Amazon ECR
     "configured as immutable",  # Harbor
+)
+# OpenSSL's words for an answer that is no TLS; "" and the end of the stream say nothing either way.
+_NOT_TLS = (
+    "",
+    "WRONG_VERSION_NUMBER",
+    "RECORD_LAYER_FAILURE",
+    "HTTP_REQUEST",
+    "UNKNOWN_PROTOCOL",
+    "PACKET_LENGTH_TOO_LONG",
+    "UNEXPECTED_EOF_WHILE_READING",
 )
 _BODY_LIMIT = 64 << 10
 
@@ -68,9 +78,15 @@ def unreachable(error: Exception, host: str, where: str, what: str) -> RegistryE
     )
 
 
+def speaks_tls(error: Exception) -> bool:
+    """Whether a failed request shows that the other side speaks TLS, though not with us."""
+    reasons = [cause.reason or "" for cause in _causes(error) if isinstance(cause, ssl.SSLError)]
+    return any(reason not in _NOT_TLS for reason in reasons)
+
+
 def _tls_error(error: ssl.SSLError, host: str, where: str, what: str) -> RegistryError:
     reason = (error.reason or "").upper()
-    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"):
+    if reason in _NOT_TLS:
         return RegistryError(
             f"{where}: {host} does not speak TLS while {what}",
             f"if it is meant to be plain HTTP, say --insecure-registry={host}",

@@ -33,8 +33,6 @@ def resolve(
         try:
             return _retrying(reference, candidate, candidates[number + 1 :], platform, registries, listener)
         except (RegistryError, ImageError) as error:
-            if len(candidates) == 1:
-                raise
             if number < len(candidates) - 1:
                 listener.tell(
                     Message(f"{error.message}; trying {candidates[number + 1].reference.registry}", "warning")

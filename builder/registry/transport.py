@@ -127,10 +127,7 @@ class Transport:
         try:
             self._connections.send("GET", url, self.direction, headers={}, read_timeout=_PROBE_TIMEOUT).close()
         except requests.RequestException as error:
-            failure = failures.unreachable(error, host, self.registry, "looking for the registry")
-            if "is not trusted" in failure.message:
-                raise failure from error
-            return "http"
+            return "https" if failures.speaks_tls(error) else "http"
         return "https"
 
 

@@ -38,10 +38,9 @@ class Authority:
         self.certificate.write_bytes(_pem(certificate.sign(self._key, hashes.SHA256())))
 
     def server(self, *names: str) -> Pair:
-        """For 127.0.0.1, localhost and `names`."""
-        addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        hosts = [x509.DNSName(name) for name in ("localhost", *names)]
-        return self._issue("server", x509.SubjectAlternativeName([*addresses, *hosts]), ExtendedKeyUsageOID.SERVER_AUTH)
+        """For hosts and addresses; 127.0.0.1 and localhost when none is given."""
+        names = names or ("127.0.0.1", "localhost")
+        return self._issue(names[0], x509.SubjectAlternativeName(map(_name, names)), ExtendedKeyUsageOID.SERVER_AUTH)
 
     def client(self, name: str) -> Pair:
         """To show to servers that ask for one."""
@@ -60,6 +59,13 @@ class Authority:
             )
         )
         return pair
+
+
+def _name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
 
 
 def _key() -> rsa.RSAPrivateKey:

@@ -7,8 +7,10 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,7 @@ class RegistryServer:
     process: subprocess.Popen[bytes] = field(repr=False)
     username: str = ""
     password: str = field(default="", repr=False)
+    tls: bool = False
 
     @property
     def storage(self) -> Path:
@@ -36,7 +39,8 @@ class RegistryServer:
         return (self.directory / "log").read_text(errors="replace")
 
     def requests(self, method: str = "", path: str = "") -> list[str]:
-        """`METHOD URI STATUS` of each request answered so far that has this method and contains `path`."""
+        """`METHOD URI STATUS` of each request answered well so far that has this method and contains `path`."""
+        self._settle()
         found = []
         for line in self.log.splitlines():
             if not line.startswith("{"):
@@ -44,10 +48,26 @@ class RegistryServer:
             entry = json.loads(line)
             if entry.get("msg") != "response completed":
                 continue
+            if "/v2/?" in entry["http.request.uri"]:
+                continue
             text = f"{entry['http.request.method']} {entry['http.request.uri']} {entry['http.response.status']}"
             if text.startswith(method) and path in text:
                 found.append(text)
         return found
+
+    def _settle(self) -> None:
+        """The log entry of an answer is written after the answer: wait for that of one more request."""
+        mark = uuid.uuid4().hex
+        host, _, port = self.host.rpartition(":")
+        with socket.create_connection((host, int(port))) as plain:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with context.wrap_socket(plain) if self.tls else plain as connection:
+                connection.sendall(f"GET /v2/?{mark} HTTP/1.0\r\nHost: {self.host}\r\n\r\n".encode())
+                while connection.recv(4096):
+                    pass
+        while mark not in self.log:
+            time.sleep(0.002)
 
     def stop(self) -> None:
         self.process.kill()
@@ -75,13 +95,15 @@ def docker_registry(
     mirror_of: str = "",
     port: int = 0,
     relative_urls: bool = True,
+    listen: str = "127.0.0.1",
 ) -> Iterator[RegistryServer]:
     """`certificate` and key make it TLS, `client_authority` asks for client certificates signed by it, `users` makes
     it ask for Basic, `token` for Bearer; `mirror_of` (a URL) makes it a pull-through cache. A `directory` that was
     used before still has its contents.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    host = f"127.0.0.1:{port or free_port()}"
+    port = port or free_port()
+    host = f"127.0.0.1:{port}"
     config: dict[str, Any] = {
         "version": "0.1",
         "log": {"formatter": "json", "level": "info"},
@@ -90,7 +112,7 @@ def docker_registry(
             "delete": {"enabled": True},
             "maintenance": {"uploadpurging": {"enabled": False}},
         },
-        "http": {"addr": host, "relativeurls": relative_urls, "secret": "x"},
+        "http": {"addr": f"{listen}:{port}", "relativeurls": relative_urls, "secret": "x"},
     }
     if certificate:
         config["http"]["tls"] = {"certificate": str(certificate[0]), "key": str(certificate[1])}
@@ -119,7 +141,7 @@ def docker_registry(
             stderr=log,
             env={"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"},
         )
-    server = RegistryServer(host, directory, process, user, password)
+    server = RegistryServer(host, directory, process, user, password, certificate is not None)
     try:
         wait_for(host, process)
         yield server
