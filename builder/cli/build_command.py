@@ -11,10 +11,13 @@ from pathlib import Path
 from builder.build import BuildSettings, build
 from builder.cli.arguments import Arguments
 from builder.cli.images import Images
+from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
+from builder.cli.output.progress_file import ProgressFile
 from builder.cli.session import Sources, fetch_sources, make_plan
 from builder.cli.settings import OutputSettings, Settings, settings_of
 from builder.cli.wiring import git_checkouts, registries, stage_settings, work_directory
+from builder.events import BuildStarted
 from builder.isolation import Isolation
 from builder.isolation.choose import choose
 from builder.oci.image import Image, Layer
@@ -39,8 +42,11 @@ from builder.steps.mounts import Secrets
 def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     """Build and push. Raises BuildError."""
     settings = settings_of(arguments, env)
+    mask_environment(env, output.redactor)
     for secret in settings.build.secrets.values():
         output.redactor.add(secret)
+    if settings.output.progress_file:
+        output.also(ProgressFile(settings.output.progress_file))
     with work_directory(settings.build.work_dir, env) as work:
         if settings.build.dry_run:
             print(render_text(_plan_only(settings, env, output, work)))
@@ -67,6 +73,7 @@ def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation
         allowed = checker.submit(check_push, pushes if settings.registry.check_push_permission else [])
         sources = fetch_sources(settings, work, env, output)
         plan = make_plan(settings, sources, images, output)
+        output.tell(BuildStarted(len(plan.stages), sum(len(stage.steps) for stage in plan.stages)))
         allowed.result()
         stage = stage_settings(settings.image, plan.epoch)
         inputs = _inputs(settings, env, sources, plan, work, output)

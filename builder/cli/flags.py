@@ -125,7 +125,6 @@ FLAGS: tuple[Flag, ...] = (
         "Refuse a context that unpacks to more than this.",
         INPUT,
         BUILD,
-        pending=True,
     ),
     Flag(
         "context-allow-http",
@@ -134,7 +133,6 @@ FLAGS: tuple[Flag, ...] = (
         INPUT,
         BUILD,
         default="false",
-        pending=True,
     ),
     Flag(
         "context-header-file",
@@ -143,7 +141,6 @@ FLAGS: tuple[Flag, ...] = (
         INPUT,
         BUILD,
         metavar="PATH",
-        pending=True,
     ),
     # --- What the image is like ---
     Flag(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from builder.cli.arguments import Arguments
 from builder.cli.images import Images
+from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
 from builder.cli.session import fetch_sources, make_plan
 from builder.cli.settings import settings_of
@@ -15,6 +16,7 @@ from builder.plan import render_json, render_text
 
 def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     """Print the plan as text or JSON. Raises BuildError."""
+    mask_environment(env, output.redactor)
     settings = settings_of(arguments, env)
     with work_directory(settings.build.work_dir, env) as work:
         sources = fetch_sources(settings, work, env, output)

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import context_sources.source as sources
+from builder.cli.known_secrets import MaskedCredentials
+from builder.cli.output import Output
 from builder.cli.settings import ImageSettings, SourceSettings
 from builder.cli.settings import RegistrySettings as AskedRegistries
 from builder.dockerfile.git_reference import GitReference
@@ -51,8 +53,8 @@ def work_directory(asked: Path | None, env: Mapping[str, str]) -> Iterator[Path]
         remove_tree(work)
 
 
-def registries(asked: AskedRegistries, env: Mapping[str, str], listener: Listener) -> Registries:
-    """What speaks with registries. Credentials in files and variables are read now."""
+def registries(asked: AskedRegistries, env: Mapping[str, str], output: Output) -> Registries:
+    """What speaks with registries. Credentials in files and variables are read now, and masked in the log."""
     maps = [f"{name}={mirror}" for name, mirrors in asked.maps.items() for mirror in mirrors]
     settings = RegistrySettings(
         insecure=asked.insecure_push,
@@ -68,7 +70,8 @@ def registries(asked: AskedRegistries, env: Mapping[str, str], listener: Listene
         push_retries=asked.push_retry,
         download_retries=asked.pull_retry,
     )
-    return Registries(settings, Credentials(env, helpers=asked.helpers, listener=listener), env)
+    credentials = Credentials(env, helpers=asked.helpers, listener=output)
+    return Registries(settings, MaskedCredentials(credentials, output.redactor), env)
 
 
 def fetch_context(

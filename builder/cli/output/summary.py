@@ -45,6 +45,7 @@ class Summary:
         self._lock = threading.Lock()
         self._began = time.monotonic()
         self._stages: dict[str, float] = {}
+        self._order: dict[str, int] = {}  # index in the Dockerfile
         self._steps: dict[tuple[str, int], StepRecord] = {}
         self._moved: dict[tuple[str, str], int] = {}
         self._published: list[Published] = []
@@ -53,6 +54,7 @@ class Summary:
         with self._lock:
             if isinstance(event, StageStarted):
                 self._stages.setdefault(event.stage, 0.0)
+                self._order[event.stage] = event.index
             elif isinstance(event, StageFinished):
                 self._stages[event.stage] = event.seconds
             elif isinstance(event, StepStarted):
@@ -93,15 +95,15 @@ class Summary:
             return lines + [f"{published.reference}@{published.digest}" for published in self._published]
 
     def stages(self) -> list[StageRecord]:
-        """The stages in the order in which they began."""
+        """The stages in the order of the Dockerfile."""
         with self._lock:
             rows = []
-            for name, seconds in self._stages.items():
+            for name in sorted(self._stages, key=lambda stage: self._order[stage]):
                 records = [record for (stage, _), record in self._steps.items() if stage == name]
                 finished = [record.finished for record in records if record.finished]
                 sizes = [event.layer_size for event in finished if event.layer_size is not None and not event.cached]
                 cached = sum(event.cached for event in finished)
-                rows.append(StageRecord(name, len(records), cached, len(sizes), sum(sizes), seconds))
+                rows.append(StageRecord(name, len(records), cached, len(sizes), sum(sizes), self._stages[name]))
             return rows
 
     def _totals(self) -> list[tuple[str, int]]:
