@@ -19,7 +19,7 @@ from builder.oci.config import ImageConfig
 from builder.oci.image import Image, Layer
 from builder.oci.media_types import ImageFormat
 from builder.oci.platform import Platform
-from builder.plan import ImageBase, Plan, PlannedStage, ScratchBase, StageBase
+from builder.plan import SCRATCH, ImageBase, Plan, PlannedStage, ScratchBase, StageBase
 from builder.stage import BuiltStage, Results, StageSettings, StepWork, Workshop, build_stage
 
 ResolveImage = Callable[[str, Platform], Image]
@@ -55,25 +55,37 @@ def build(
     indexes, roots = LayerIndexes(settings.work_dir), OpenRoots(isolation)
     blobs = settings.work_dir / "blobs"
     blobs.mkdir(exist_ok=True)
-    platforms = {external.reference: external.platform for external in plan.images}
+    # What COPY and mounts name is always for the target platform; a base may be for another.
+    platforms = {external.reference: external.platform for stage in plan.stages for external in stage.images}
 
     def image_files(reference: str) -> ImageFiles:
-        return ImageFiles(resolve(reference, platforms[reference]), indexes, roots)
+        if reference == SCRATCH:
+            image = Image(ImageConfig(plan.stages[0].platform))
+        else:
+            image = resolve(reference, platforms[reference])
+        return ImageFiles(lambda: image, roots, lambda: indexes.tree(image, contents=True))
 
     results = Results(_memoised(image_files))
     published = _ancestors(plan, plan.targets[0])
+    # Layers that nobody reads are not written. A root that is gone leaves nothing but its layers.
+    written = {
+        index for stage in plan.stages if isinstance(stage.base, StageBase) for index in _ancestors(plan, stage.index)
+    }
+    written |= {index for target in plan.targets for index in _ancestors(plan, target)}
     with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="compress") as compressors:
         workshop = Workshop(
             bind_steps(results), settings.stage, listener, indexes, roots, compressors, blobs, stopped.is_set
         )
 
         def build_one(planned: PlannedStage) -> BuiltStage:
-            tell = layer_written if planned.index in published else _ignore
             base = _base_image(planned, resolve, results, settings)
+            if planned.index not in published:
+                needed = planned.index in written or not isolation.concurrent
+                return build_stage(planned, base, workshop, _ignore if needed else None)
             if not isinstance(planned.base, StageBase):
                 for layer in base.layers:
-                    tell(layer)
-            return build_stage(planned, base, workshop, tell)
+                    layer_written(layer)
+            return build_stage(planned, base, workshop, layer_written)
 
         def stop() -> None:
             stopped.set()
@@ -109,6 +121,8 @@ def _run_graph(
             done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
+            for index in plan.targets:
+                results.image(index)  # its last layers are written from roots that are open until here
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             stop()

@@ -71,7 +71,6 @@ class RegistryDestination:
             self._listener.tell(Message(f"{self.references[0]}: the tag is immutable and exists already", "warning"))
             return
         for reference in self.references:
-            self._listener.tell(Message(f"Pushed {reference.name}@{descriptor.digest}"))
             self._listener.tell(Published(str(reference), descriptor.digest))
 
 

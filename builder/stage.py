@@ -6,6 +6,7 @@ index of the layers, RUN needs a root. Layers are compressed in the background w
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -22,8 +23,9 @@ from builder.layer.squash import squash
 from builder.layer.writer import LayerFormat, write_layer
 from builder.oci.config import History
 from builder.oci.image import Image, Layer
-from builder.plan import PlannedStage
+from builder.plan import PlannedStage, StageBase
 from builder.rootfs.entry import Change
+from builder.rootfs.layered import LayeredTree
 from builder.rootfs.tree import Tree
 from builder.steps.step import (
     AddStep,
@@ -81,12 +83,17 @@ class Workshop:
     stopped: Callable[[], bool]
 
 
-@dataclass(frozen=True, slots=True)
 class BuiltStage:
-    """A finished stage."""
+    """A finished stage. Layers that nobody asked for yet are written when `image` is."""
 
-    image: Image
-    files: ImageFiles
+    def __init__(self, settle: Callable[[], Image], files: ImageFiles) -> None:
+        self._settle = settle
+        self.files = files
+
+    @property
+    def image(self) -> Image:
+        """The stage's image. Raises what writing its layers raises."""
+        return self._settle()
 
 
 class Results:
@@ -115,47 +122,73 @@ def build_stage(
     planned: PlannedStage,
     base: Image,
     workshop: Workshop,
-    layer_written: Callable[[Layer], None],
+    layer_written: Callable[[Layer], None] | None,
 ) -> BuiltStage:
     """Carry out every step of `planned` on top of `base`.
 
-    Raises CommandFailed for a RUN that failed, other BuildErrors for anything else that cannot be done.
+    `layer_written` is told of each layer when its digest is known; None: nobody waits for the layers, so they are
+    written only if somebody asks. Raises CommandFailed for a RUN that failed, other BuildErrors for anything else
+    that cannot be done.
     """
     return _Builder(planned, base, workshop, layer_written).build()
+
+
+class _LayerOnDemand:
+    """A layer that is written when it is asked for, or has been started before."""
+
+    def __init__(self, compressors: Executor, write: Callable[[], Layer]) -> None:
+        self._compressors = compressors
+        self._write = write
+        self._lock = threading.Lock()
+        self._future: Future[Layer] | None = None
+
+    def start(self) -> Future[Layer]:
+        """Begin to write, unless that was done before."""
+        with self._lock:
+            if self._future is None:
+                self._future = self._compressors.submit(self._write)
+            return self._future
 
 
 class _Builder:
     """One stage under way; used by one thread."""
 
     def __init__(
-        self, planned: PlannedStage, base: Image, workshop: Workshop, layer_written: Callable[[Layer], None]
+        self, planned: PlannedStage, base: Image, workshop: Workshop, layer_written: Callable[[Layer], None] | None
     ) -> None:
         self._planned = planned
         self._shop = workshop
         self._layer_written = layer_written
+        self._base = base
         self._image = replace(base, config=replace(base.config, exec=planned.start, platform=planned.platform))
         # What happened to the image since: applied in order once the layers' digests are known.
         self._pending: list[Callable[[Image], Image]] = []
+        self._lock = threading.Lock()
         self._root: Root | None = None
-        self._tree: Tree | None = None
+        self._tree: LayeredTree | None = None
+        self._changes: list[list[Change]] = []  # of COPY and the like, as long as there is no root
         self._unsnapped: list[list[Change]] = []
 
     def build(self) -> BuiltStage:
         planned, tell = self._planned, self._shop.listener.tell
         started = time.monotonic()
-        tell(StageStarted(planned.display, planned.text, len(planned.steps)))
+        base_index = planned.base.index if isinstance(planned.base, StageBase) else -1
+        tell(StageStarted(planned.display, planned.text, len(planned.steps), planned.index, base_index))
         if any(isinstance(step, RunStep) for step in planned.steps):
             # Needed sooner or later: COPY onto a root costs less than unpacking what COPY wrote.
             self._open_root()
         last_layer = max((n for n, step in enumerate(planned.steps) if _makes_layer(step)), default=-1)
         for number, step in enumerate(planned.steps):
             self._take(number, step, snapshot=not self._shop.settings.single_snapshot or number == last_layer)
-        image = self._settle()
-        image = replace(image, config=replace(image.config, exec=planned.final))
-        if planned.author:
-            image = replace(image, config=replace(image.config, author=planned.author))
+        self._pending.append(self._finish)
+        if not self._shop.roots.isolation.concurrent:
+            self._settle()  # the next stage needs the place of this one's root
         tell(StageFinished(planned.display, time.monotonic() - started))
-        return BuiltStage(image, self._files(image))
+        return BuiltStage(self._settle, self._files())
+
+    def _finish(self, image: Image) -> Image:
+        config = replace(image.config, exec=self._planned.final, author=self._planned.author or image.config.author)
+        return replace(image, config=config)
 
     def _take(self, number: int, step: Step, *, snapshot: bool) -> None:
         if self._shop.stopped():
@@ -173,7 +206,8 @@ class _Builder:
             elif not done.cancelled() and done.exception() is None:
                 descriptor = done.result().descriptor
                 tell(StepFinished(stage, number + 1, seconds, False, descriptor.digest, descriptor.size))
-                self._layer_written(done.result())
+                if self._layer_written is not None:
+                    self._layer_written(done.result())
 
         if layer is None:
             finished(None)
@@ -217,20 +251,21 @@ class _Builder:
         self._configure(step)
         return None
 
-    def _snapshot(self, step: Step) -> Future[Layer]:
+    def _snapshot(self, step: Step) -> Future[Layer] | None:
         """Make one layer of everything since the last snapshot."""
         layers, self._unsnapped = self._unsnapped, []
         if self._root is not None and (isinstance(step, RunStep) or self._shop.settings.single_snapshot):
             layers.append(list(self._root.commit()))
         changes = layers[0] if len(layers) == 1 else squash(layers)
         shop = self._shop
-        future = shop.compressors.submit(write_layer, changes, shop.blobs, shop.settings.layer_format)
-        if self._root is None:
-            future.add_done_callback(lambda done: _remember(done, changes, shop.indexes))
-        elif not shop.roots.isolation.concurrent:
-            future.result()  # the next step may change the files that the layer is written from
+        layer = _LayerOnDemand(shop.compressors, lambda: write_layer(changes, shop.blobs, shop.settings.layer_format))
         history = replace(step.history or History(created_by=step.text), created=shop.settings.created or _now())
-        self._pending.append(lambda image: image.append(future.result(), history).configure(step.exec_config))
+        self._pending.append(lambda image: image.append(layer.start().result(), history).configure(step.exec_config))
+        if self._layer_written is None:
+            return None
+        future = layer.start()
+        if self._root is not None and not shop.roots.isolation.concurrent:
+            future.result()  # the next step may change the files that the layer is written from
         return future
 
     def _configure(self, step: Step) -> None:
@@ -241,10 +276,11 @@ class _Builder:
 
     def _settle(self) -> Image:
         """The image with everything done so far; waits for layers that are being written."""
-        for change in self._pending:
-            self._image = change(self._image)
-        self._pending.clear()
-        return self._image
+        with self._lock:
+            while self._pending:
+                self._image = self._pending[0](self._image)
+                del self._pending[0]
+            return self._image
 
     def _open_root(self) -> Root:
         if self._root is None:
@@ -263,17 +299,24 @@ class _Builder:
     def _apply(self, changes: list[Change]) -> None:
         if self._root is not None:
             self._root.apply(changes)
-        elif self._tree is not None:
-            self._tree = self._tree.apply(changes)  # type: ignore[attr-defined]
+            return
+        self._changes.append(changes)
+        if self._tree is not None:
+            self._tree = self._tree.apply(changes)
 
-    def _files(self, image: Image) -> ImageFiles:
-        root = self._root if self._shop.roots.isolation.concurrent else None
-        return ImageFiles(image, self._shop.indexes, self._shop.roots, root)
+    def _files(self) -> ImageFiles:
+        shop = self._shop
+        if self._root is not None and shop.roots.isolation.concurrent:
+            return ImageFiles(self._settle, shop.roots, self._root.tree, self._root)
+        if self._root is not None:
+            return ImageFiles(self._settle, shop.roots, lambda: shop.indexes.tree(self._settle(), contents=True))
+        return ImageFiles(self._settle, shop.roots, self._rootless_tree)
 
-
-def _remember(written: Future[Layer], changes: list[Change], indexes: LayerIndexes) -> None:
-    if not written.cancelled() and written.exception() is None:
-        indexes.add(written.result(), changes)
+    def _rootless_tree(self) -> Tree:
+        tree = self._shop.indexes.tree(self._base, contents=True)
+        for changes in self._changes:
+            tree = tree.apply(changes)
+        return tree
 
 
 def _makes_layer(step: Step) -> bool:

@@ -54,6 +54,6 @@ skopeo inspect --tls-verify=false "docker://$registry/hello@$(cat "$work/digest"
 say "The program, run from the pulled image"
 # --root: a store of its own; the limits and the host network are what an unprivileged machine needs as well.
 podman --root "$work/podman" --runroot "$work/podman-run" --storage-driver vfs --runtime "$(command -v runc)" \
-  run --rm --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 --network host --cgroups=disabled --tls-verify=false -q \
+  run --rm --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 --network host --tls-verify=false -q \
   "$registry/hello:latest" Limpet
 say "Done"

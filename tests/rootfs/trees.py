@@ -134,12 +134,15 @@ def mutate(root: str, seed: int, steps: int) -> None:
 
 
 def _write(old: str, new: str, rng: random.Random) -> None:
+    # Neither through a link, which may lead out of the tree, nor into a fifo, which would wait for a reader.
+    if os.path.lexists(new) and not stat.S_ISREG(os.lstat(new).st_mode):
+        return
     with open(new, "wb") as file:
         file.write(rng.randbytes(rng.choice([0, 1, 700])))
 
 
 def _rewrite(old: str, new: str, rng: random.Random) -> None:
-    if os.path.isfile(old) and not os.path.islink(old):
+    if stat.S_ISREG(os.lstat(old).st_mode):
         with open(old, "r+b") as file:
             file.write(b"!")
 

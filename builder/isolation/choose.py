@@ -1,0 +1,97 @@
+"""Which isolation a build takes, and why not a better one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.errors import IsolationError, UsageError
+from builder.events import Listener, Message, Silent
+from builder.isolation import Isolation, syscalls
+from builder.isolation.chroot import Chroot
+from builder.isolation.enter import enter
+from builder.isolation.namespaces import Ground, Namespaces
+from builder.isolation.none import NoIsolation
+from builder.isolation.probe import NamespacesProbe, probe_chroot, probe_namespaces
+from builder.rootfs.entry import Entry
+
+NAMES = ("namespaces", "chroot", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One isolation: whether it works here, why not, and the lines of a pod's YAML that would allow it."""
+
+    name: str
+    works: bool
+    reason: str = ""
+    yaml: str = ""
+
+
+def choose(requested: str, work_dir: Path, listener: Listener | None = None) -> Isolation:
+    """The isolation called `requested`, or for "auto" the best that works here.
+
+    Enters namespaces where that is what is chosen, so no thread may exist yet. Afterwards this process's memory,
+    environment and root directory are hidden from processes of the same user. Raises UsageError for an unknown
+    name and IsolationError, with the reason, when the one asked for does not work.
+    """
+    listener = listener or Silent()
+    if requested not in ("auto", *NAMES):
+        raise UsageError(f"--isolation={requested} is not an isolation", f"use auto, {', '.join(NAMES)}")
+    if requested == "none":
+        return NoIsolation()
+    work_dir.mkdir(parents=True, exist_ok=True)
+    isolation: Isolation | None = None
+    reasons = []
+    if requested in ("auto", "namespaces"):
+        probe = probe_namespaces(work_dir)
+        if probe.works:
+            isolation = _namespaces(work_dir, probe, listener)
+        reasons.append(f"namespaces: {probe.failure}")
+    if isolation is None and requested in ("auto", "chroot"):
+        failure = probe_chroot(work_dir)
+        if not failure:
+            isolation = _chroot(work_dir, reasons, listener)
+        reasons.append(f"chroot: {failure}")
+    if isolation is None and requested == "auto":
+        return NoIsolation("no isolation works here (" + "; ".join(reasons) + "); `limpet doctor` shows what to change")
+    if isolation is None:
+        raise IsolationError(f"--isolation={requested} does not work here: {reasons[-1].partition(': ')[2]}")
+    syscalls.hide_from_tracers()
+    return isolation
+
+
+def _namespaces(work_dir: Path, probe: NamespacesProbe, listener: Listener) -> Isolation:
+    ground = Ground(enter(), overlay=not probe.no_overlay, fresh_proc=probe.fresh_proc)
+    listener.tell(Message("isolation: namespaces", "debug"))
+    if probe.no_overlay:
+        text = f"the work directory {work_dir} is slow: {probe.no_overlay}; an emptyDir volume is faster"
+        listener.tell(Message(text, "warning"))
+    return Namespaces(work_dir, ground, _NotApplied(listener))
+
+
+def _chroot(work_dir: Path, reasons: list[str], listener: Listener) -> Isolation:
+    for reason in reasons:
+        listener.tell(Message(f"not isolated by {reason}"))
+    listener.tell(
+        Message(
+            "isolation: chroot. RUN has no /proc (programs that ask /proc/self, bash's <( ) and /dev/stdout fail) "
+            "and is not hidden from this pod",
+            "warning",
+        )
+    )
+    return Chroot(work_dir, _NotApplied(listener))
+
+
+class _NotApplied:
+    """Tells once of each kind of thing that layers have and this machine does not allow to be made."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._told: set[str] = set()
+
+    def __call__(self, entry: Entry, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            text = f"base layers have things that cannot be made here: {what} of /{entry.path}, perhaps others"
+            self._listener.tell(Message(text + "; RUN does not see them, the image keeps them", "warning"))

@@ -1,0 +1,144 @@
+"""Start the sandbox program for one process, read what it says, end it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from builder.errors import CommandFailed, IsolationError
+
+SANDBOX = Path(__file__).with_name("sandbox.py")
+KILL_NOW = signal.SIGUSR1  # as the sandbox program understands it
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+
+
+class Running:
+    """The processes of one isolation, so that all of them can be ended from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
+
+    def start(self, arguments: Sequence[str], pass_fds: Sequence[int], output: int) -> subprocess.Popen[bytes]:
+        """Popen, unless `end` was called. Raises IsolationError then."""
+        with self._lock:
+            if self._ended:
+                raise IsolationError("the build is being ended")
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={},
+                cwd="/",
+                pass_fds=pass_fds,
+                start_new_session=True,
+            )
+            self._processes.add(process)
+            return process
+
+    def forget(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._processes.discard(process)
+
+    def end(self) -> None:
+        """Ask every process to end with SIGTERM; none starts any more. Whoever waits for one sees it end."""
+        with self._lock:
+            self._ended = True
+            processes = list(self._processes)
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        if processes:
+            timer = threading.Timer(GRACE, self._kill, [processes])
+            timer.daemon = True
+            timer.start()
+
+    def _kill(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        for process in processes:
+            process.send_signal(KILL_NOW)
+
+
+def launch(
+    running: Running,
+    spec: Mapping[str, Any],
+    output: Callable[[bytes], None],
+    listener: int | None = None,
+) -> None:
+    """Run the sandbox program with `spec` (see its docstring) to the end of every process in it.
+
+    Raises CommandFailed with the command's exit code, IsolationError when the sandbox could not be made.
+    """
+    spec_end, spec_fd = os.pipe()
+    report, report_end = os.pipe()
+    out, out_end = os.pipe()
+    inherited = [spec_end, report_end, *([] if listener is None else [listener])]
+    arguments = [sys.executable, "-I", "-S", "-B", str(SANDBOX), *map(str, inherited)]
+    try:
+        process = running.start(arguments, inherited, out_end)
+    except BaseException:
+        os.close(spec_fd)
+        os.close(report)
+        os.close(out)
+        raise
+    finally:
+        os.close(spec_end)
+        os.close(report_end)
+        os.close(out_end)
+    try:
+        with open(report, "rb") as reports:
+            try:
+                with open(spec_fd, "wb") as stream:
+                    stream.write(json.dumps(spec).encode())
+            except BrokenPipeError:
+                pass  # the sandbox program died; its report or its absence says so
+            _copy(out, output)
+            process.wait()
+            said = reports.readline()
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        os.close(out)
+        running.forget(process)
+    _judge(said, process.returncode)
+
+
+def _copy(out: int, output: Callable[[bytes], None]) -> None:
+    while data := os.read(out, 1 << 16):
+        output(data)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to end; insist after the grace period."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.send_signal(KILL_NOW)
+        process.wait()
+
+
+def _judge(said: bytes, returncode: int) -> None:
+    if not said:
+        raise IsolationError(f"the sandbox ended without a word (status {returncode})")
+    report = json.loads(said)
+    if "error" in report:
+        raise IsolationError(f"the sandbox could not be made: {report['error']}")
+    code = report["exit"]
+    if code != 0:
+        raise CommandFailed(f"exit code {code}" + _signal_name(code), code=code)
+
+
+def _signal_name(code: int) -> str:
+    try:
+        return f" ({signal.Signals(code - 128).name})" if code > 128 else ""
+    except ValueError:
+        return ""

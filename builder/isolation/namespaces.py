@@ -1,0 +1,124 @@
+"""Isolation by namespaces: each step in a container of its own, which Limpet makes itself."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.isolation import Process, Root
+from builder.isolation.enter import Entered
+from builder.isolation.implied import restore_implied
+from builder.isolation.launch import Running, launch
+from builder.isolation.overlay import MAX_LOWERS, OverlayKind, OverlayRoot
+from builder.isolation.owners import Owners, RealOwners, RecordedOwners
+from builder.isolation.plain import PlainRoot
+from builder.isolation.removal import remove_tree
+from builder.isolation.specification import Abilities, specification
+from builder.isolation.store import LayerStore, unpack_layer
+from builder.layer.unpack import NeedsLayersBelow
+from builder.oci.image import Image
+from builder.rootfs.entry import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What the namespaces can do here, as `builder.isolation.probe` found out.
+
+    `overlay`: the work directory can carry an overlay. `fresh_proc`: a new pid namespace can have its own /proc.
+    """
+
+    entered: Entered
+    overlay: bool
+    fresh_proc: bool
+
+
+class Namespaces:
+    """The isolation; this process has to be in the namespaces (`builder.isolation.enter`) already."""
+
+    name = "namespaces"
+    concurrent = True
+
+    def __init__(self, work_dir: Path, ground: Ground, not_applied: Callable[[Entry, str], None]) -> None:
+        self._work_dir = work_dir
+        self._ground = ground
+        self._not_applied = not_applied
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._kind = OverlayKind("trusted" if ground.entered.initial else "user")
+        self._owners: Owners = RecordedOwners() if ground.entered.single_id else RealOwners()
+        self._runner = NamespaceRunner(abilities(ground, self._kind))
+        self._store = LayerStore(work_dir / "layers", self._kind.xattr, self._owners, not_applied)
+
+    @contextmanager
+    def open_root(self, image: Image) -> Iterator[Root]:
+        with self._lock:
+            directory = self._work_dir / f"root{next(self._numbers)}"
+        directory.mkdir()
+        try:
+            root = self._open(image, directory)
+        except BaseException:
+            remove_tree(directory)
+            raise
+        try:
+            yield root
+        finally:
+            root.close()
+
+    def _open(self, image: Image, directory: Path) -> OverlayRoot | PlainRoot:
+        if self._ground.overlay and len(image.layers) < MAX_LOWERS:
+            try:
+                stored = self._store.unpack(image.layers)
+            except NeedsLayersBelow:
+                pass
+            else:
+                lowers = [layer.path for layer in stored]
+                lowers += restore_implied(stored, directory / "implied", self._kind.xattr)
+                return OverlayRoot(directory, lowers, self._kind, self._runner, self._owners)
+        unpack_plain(image, directory / "root", self._owners, self._not_applied)
+        return PlainRoot(directory, self._runner, self._owners)
+
+
+def unpack_plain(image: Image, root: Path, owners: Owners, not_applied: Callable[[Entry, str], None]) -> None:
+    """Unpack all layers of `image`, in their order, into the new directory `root`."""
+    root.mkdir(mode=0o755)
+    os.chmod(root, 0o755)
+    for layer in image.layers:
+        unpack_layer(layer, root, "plain", "trusted", owners, not_applied)
+
+
+def abilities(ground: Ground, kind: OverlayKind) -> Abilities:
+    """What a step's sandbox may use.
+
+    Where a step shares the pid namespace and /proc with Limpet, it gets a user namespace of its own, in which no
+    capability counts for Limpet's processes or those of other steps: /proc/PID/{root,environ,mem} and ptrace of
+    them are refused by the kernel (ptrace(2), "Ptrace access mode checking").
+    """
+    options = kind.options if ground.overlay else None
+    if ground.fresh_proc:
+        return Abilities(True, options)
+
+    def same(ids: tuple[tuple[int, int, int], ...]) -> str:
+        return "".join(f"{inside} {inside} {count}\n" for inside, _, count in ids)
+
+    return Abilities(False, options, same(ground.entered.uid_map), same(ground.entered.gid_map))
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceRunner:
+    """Runs processes by the sandbox program, each in new namespaces."""
+
+    abilities: Abilities
+
+    def run(self, process: Process, root: Path, directory: Path, running: Running) -> frozenset[str]:
+        directory.mkdir()
+        try:
+            with ExitStack() as stack:
+                launch(running, specification(process, root, directory, self.abilities, stack), process.output)
+            return frozenset()
+        finally:
+            remove_tree(directory)

@@ -1,0 +1,133 @@
+"""What can be done here, found out by doing it: in a child, so that this process stays as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.errors import IsolationError
+from builder.isolation import syscalls
+from builder.isolation.enter import IdMap, enter
+from builder.isolation.overlay import OverlayKind
+
+
+@dataclass(frozen=True, slots=True)
+class NamespacesProbe:
+    """`failure` is "" when namespaces can be entered; only then the rest means something.
+
+    `no_overlay` says why the work directory cannot carry an overlay, "" when it can.
+    """
+
+    failure: str
+    hint: str = ""
+    no_overlay: str = ""
+    fresh_proc: bool = False
+    uid_map: IdMap = ()
+
+    @property
+    def works(self) -> bool:
+        return not self.failure
+
+
+def probe_namespaces(work_dir: Path) -> NamespacesProbe:
+    """Enter namespaces in a child process and try what `builder.isolation.namespaces` needs. No thread may exist."""
+    return NamespacesProbe(**_in_child(lambda: _try_namespaces(work_dir)))
+
+
+def probe_chroot(work_dir: Path) -> str:
+    """Why chroot cannot be used, "" when it can."""
+    if os.geteuid() != 0:
+        return f"it needs uid 0, and this is uid {os.geteuid()}"
+
+    def attempt() -> dict[str, Any]:
+        try:
+            os.chroot(work_dir)
+        except OSError as error:
+            return {"failure": f"chroot: {error.strerror}"}
+        return {"failure": ""}
+
+    return str(_in_child(attempt)["failure"])
+
+
+def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result of `work`, done in a forked child."""
+    result, result_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        value: dict[str, Any] = {"failure": "the probe ended without a result"}
+        try:
+            value = work()
+        except (OSError, ValueError) as error:
+            value = {"failure": str(error)}
+        finally:
+            os.write(result_end, json.dumps(value).encode())
+            os._exit(0)
+    os.close(result_end)
+    with open(result, "rb") as stream:
+        said = stream.read()
+    os.waitpid(child, 0)
+    value = json.loads(said or b'{"failure": "the probe died"}')
+    if "uid_map" in value:
+        value["uid_map"] = tuple(tuple(line) for line in value["uid_map"])
+    return dict(value)
+
+
+def _try_namespaces(work_dir: Path) -> dict[str, Any]:
+    try:
+        entered = enter()
+    except IsolationError as error:
+        return {"failure": error.message, "hint": error.hint}
+    place = tempfile.mkdtemp(prefix="probe-", dir=work_dir)
+    try:
+        no_overlay = _try_overlay(Path(place), OverlayKind("trusted" if entered.initial else "user"))
+        return {
+            "failure": "",
+            "no_overlay": no_overlay,
+            "fresh_proc": _try_fresh_proc(place),
+            "uid_map": entered.uid_map,
+        }
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _try_overlay(place: Path, kind: OverlayKind) -> str:
+    """Mount one, and remove a directory of its lower layer: without the right options that fails with EIO."""
+    for name in ("lower/there", "upper", "work", "merged"):
+        (place / name).mkdir(parents=True)
+    merged = str(place / "merged")
+    data = "lowerdir=lower,upperdir=upper,workdir=work" + kind.options
+    try:
+        syscalls.mount_from(str(place), "overlay", merged, "overlay", data)
+    except OSError as error:
+        return f"overlay mount: {error.strerror}"
+    try:
+        os.rmdir(f"{merged}/there")
+        os.mkdir(f"{merged}/there")
+        return ""
+    except OSError as error:
+        return f"overlay mount does not work: {error.strerror}"
+    finally:
+        syscalls.unmount(merged)
+
+
+def _try_fresh_proc(place: str) -> bool:
+    """Whether a new pid namespace can have its own /proc: not where parts of the pod's are masked."""
+    child = os.fork()
+    if child == 0:
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+            grandchild = os.fork()
+            if grandchild == 0:
+                syscalls.unshare(syscalls.CLONE_NEWNS)
+                syscalls.mount("proc", place, "proc")
+                os._exit(0)
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
+        except OSError:
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == 0

@@ -1,0 +1,21 @@
+"""How a root runs a process: the part in which isolations differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from builder.isolation import Process
+from builder.isolation.launch import Running
+
+
+class Runner(Protocol):
+    """Runs processes in directories."""
+
+    def run(self, process: Process, root: Path, directory: Path, running: Running) -> frozenset[str]:
+        """Run `process` with `root` as its root directory; see `builder.isolation.Root.run`.
+
+        `directory` does not exist; it may be made and used meanwhile, and does not exist afterwards. Returns the
+        paths of the image that were exchanged meanwhile and put back: none of them is a change, not even its ctime.
+        """
+        ...
