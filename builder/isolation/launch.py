@@ -31,7 +31,7 @@ class Running:
         """Popen, unless `end` was called. Raises IsolationError then."""
         with self._lock:
             if self._ended:
-                raise IsolationError("the build is being ended")
+                raise IsolationError("the build was stopped")
             process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,

@@ -17,8 +17,8 @@ from builder.isolation.owners import Owners
 from builder.isolation.removal import remove_tree
 from builder.isolation.runner import Runner
 from builder.rootfs.changes import overlay_changes
-from builder.rootfs.directory import DirectoryTree
-from builder.rootfs.entry import Change
+from builder.rootfs.directory import DirectoryTree, Translate
+from builder.rootfs.entry import Change, Entry, FileType
 
 MAX_LOWERS = 480  # the kernel's OVL_MAX_STACK is 500
 
@@ -80,6 +80,7 @@ class OverlayRoot:
             self._ran = False
             owners = self._owners.of if self._owners.recorded else None
             changes = list(overlay_changes(self._upper, self._lowers[::-1], owners=owners))
+            changes = without_untouched(changes, self._lowers[::-1], owners)
             if changes:
                 self._freeze()
             return changes
@@ -148,6 +149,27 @@ class OverlayRoot:
         if self._mounted:
             syscalls.unmount(str(self._path))
             self._mounted = False
+
+
+def without_untouched(
+    changes: Sequence[Change], lowers: Sequence[Path], owners: Translate | None = None
+) -> list[Change]:
+    """`changes` less directories that are as in `lowers` (topmost first) and have no change inside.
+
+    A directory gets into the upper directory already when a mount point is made and removed in it.
+    """
+    trees = [DirectoryTree(lower, owners) for lower in lowers]
+    kept: list[Change] = []
+    above: set[str] = set()
+    for change in reversed(changes):
+        directory = isinstance(change, Entry) and change.type is FileType.DIRECTORY
+        if directory and change.path not in above:
+            below = next(filter(None, (tree.entry(change.path) for tree in trees)), None)
+            if below == change:
+                continue
+        above.add(change.path.rpartition("/")[0])
+        kept.append(change)
+    return kept[::-1]
 
 
 def copy_directory_status(source: Path, target: Path) -> None:
