@@ -18,6 +18,7 @@ from builder.isolation.owners import RealOwners
 from builder.isolation.plain import PlainRoot
 from builder.isolation.removal import remove_tree
 from builder.isolation.specification import command
+from builder.isolation.untouched import Exchanged
 from builder.oci.image import Image
 from builder.rootfs.entry import Entry
 
@@ -59,7 +60,7 @@ class ChrootRunner:
     def __init__(self, caches: CacheLocks) -> None:
         self._caches = caches
 
-    def run(self, process: Process, root: Path, directory: Path, running: Running) -> frozenset[str]:
+    def run(self, process: Process, root: Path, directory: Path, running: Running) -> Exchanged:
         if process.network == "none":
             raise IsolationError(
                 "RUN --network=none needs a network namespace, which --isolation=chroot does not have",
@@ -68,10 +69,10 @@ class ChrootRunner:
         directory.mkdir()
         try:
             with ExitStack() as stack:
-                laid = lay_in(process, root, directory, self._caches, stack)
+                exchanged = lay_in(process, root, directory, self._caches, stack)
                 spec: dict[str, Any] = {**command(process), "kind": "chroot", "root": str(root)}
                 spec |= {"pid_namespace": False, "nested": None, "filter": None}
                 launch(running, spec, process.output)
-            return laid
+            return exchanged
         finally:
             remove_tree(directory)

@@ -17,6 +17,7 @@ from builder.isolation.agent import agent_proxy
 from builder.isolation.mount_points import MountPoints
 from builder.isolation.removal import remove_tree
 from builder.isolation.specification import copy_of, network_files
+from builder.isolation.untouched import Exchanged
 
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 
@@ -33,20 +34,19 @@ class CacheLocks:
             return self._locks.setdefault(source, threading.Lock())
 
 
-def lay_in(process: Process, root: Path, directory: Path, caches: CacheLocks, stack: ExitStack) -> frozenset[str]:
+def lay_in(process: Process, root: Path, directory: Path, caches: CacheLocks, stack: ExitStack) -> Exchanged:
     """Lay device nodes, resolv.conf, hosts and the mounts of `process` into `root`; `stack` takes them out again.
 
-    `directory` is an empty directory on the same file system. Returns the paths of the image that were covered:
-    whatever they look like afterwards, the process did not change them. Raises IsolationError.
+    `directory` is an empty directory on the same file system. Raises IsolationError.
     """
     for source in sorted({mount.source for mount in process.mounts if isinstance(mount, Cache)}):
         stack.enter_context(caches.of(source))
-    points = stack.enter_context(MountPoints(str(root)))
-    times = _DirectoryTimes()
+    points = stack.enter_context(MountPoints(root))
+    times = _DirectoryTimes(points)
     stack.callback(times.restore)
     covered = set()
     dev = points.make("/dev", directory=True, inside_others=True)
-    times.note(root / dev)
+    times.note(dev)
     for name, device in DEVICES.items():
         if not os.path.lexists(root / dev / name):
             stack.enter_context(_device(root / dev / name, device))
@@ -58,26 +58,29 @@ def lay_in(process: Process, root: Path, directory: Path, caches: CacheLocks, st
         covered.add(path)
         aside = directory / str(number)
         aside.mkdir()
-        times.note((root / path).parent)
+        times.note(path.rpartition("/")[0])
         try:
             _lay(mount, root / path, aside, stack)
         except OSError as error:
             raise IsolationError(f"mount on {mount.target}: {error.strerror}") from error
     times.settle()
     stack.callback(times.end)
-    return frozenset(covered)
+    return Exchanged(frozenset(covered), dict(points.directories))
 
 
 class _DirectoryTimes:
     """The mtimes of directories that something is laid into: afterwards as before, unless the process changed them."""
 
-    def __init__(self) -> None:
+    def __init__(self, points: MountPoints) -> None:
+        self._points = points
         self._before: dict[Path, int] = {}
         self._during: dict[Path, int | None] = {}
         self._after: dict[Path, int | None] = {}
 
-    def note(self, directory: Path) -> None:
-        """To be called before something is laid into it."""
+    def note(self, path: str) -> None:
+        """To be called before something is laid into directory `path` of the image."""
+        self._points.note(path)
+        directory = self._points.root / path
         self._before.setdefault(directory, os.stat(directory).st_mtime_ns)
 
     def settle(self) -> None:

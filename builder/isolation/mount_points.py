@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 
 from builder.errors import IsolationError
 from builder.rootfs.directory import DirectoryTree
+from builder.rootfs.entry import Entry
 from builder.rootfs.paths import resolve
 
 
@@ -25,8 +27,9 @@ class _Made:
 class MountPoints:
     """The ones made in directory `root`; leaving the context removes those that are still empty."""
 
-    def __init__(self, root: str) -> None:
-        self._root = root
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.directories: dict[str, Entry] = {}  # those that something was made in, as they were before
         self._tree = DirectoryTree(root)
         self._made: list[_Made] = []
         self._covered: list[str] = []
@@ -55,15 +58,22 @@ class MountPoints:
                 raise IsolationError(f"mount target {target}: {error.strerror}") from error
         return path
 
+    def note(self, path: str) -> None:
+        """Remember how directory `path` is, before something is made in it."""
+        if path not in self.directories:
+            entry = self._tree.entry(path)
+            if entry is not None:
+                self.directories[path] = entry
+
     def _make_one(self, parent: str, name: str, directory: bool) -> None:
-        above = open_directory(self._root, parent)
+        above = open_directory(str(self.root), parent)
         try:
             before = os.fstat(above).st_mtime_ns
             try:
                 os.lstat(name, dir_fd=above)
                 return
             except FileNotFoundError:
-                pass
+                self.note(parent)
             if directory:
                 os.mkdir(name, 0o755, dir_fd=above)
             else:
@@ -75,7 +85,7 @@ class MountPoints:
 
     def _remove(self, made: _Made) -> None:
         try:
-            above = open_directory(self._root, made.parent)
+            above = open_directory(str(self.root), made.parent)
         except OSError:
             return  # the step removed or replaced what it was in
         try:

@@ -14,12 +14,14 @@ from builder.isolation import Process, Root
 from builder.isolation.enter import Entered
 from builder.isolation.implied import restore_implied
 from builder.isolation.launch import Running, launch
+from builder.isolation.mount_points import MountPoints
 from builder.isolation.overlay import MAX_LOWERS, OverlayKind, OverlayRoot
 from builder.isolation.owners import Owners, RealOwners, RecordedOwners
 from builder.isolation.plain import PlainRoot
 from builder.isolation.removal import remove_tree
 from builder.isolation.specification import Abilities, specification
 from builder.isolation.store import LayerStore, unpack_layer
+from builder.isolation.untouched import Exchanged
 from builder.layer.unpack import NeedsLayersBelow
 from builder.oci.image import Image
 from builder.rootfs.entry import Entry
@@ -114,11 +116,12 @@ class NamespaceRunner:
 
     abilities: Abilities
 
-    def run(self, process: Process, root: Path, directory: Path, running: Running) -> frozenset[str]:
+    def run(self, process: Process, root: Path, directory: Path, running: Running) -> Exchanged:
         directory.mkdir()
         try:
             with ExitStack() as stack:
-                launch(running, specification(process, root, directory, self.abilities, stack), process.output)
-            return frozenset()
+                points = stack.enter_context(MountPoints(root))
+                launch(running, specification(process, points, directory, self.abilities, stack), process.output)
+            return Exchanged(directories=points.directories)
         finally:
             remove_tree(directory)

@@ -16,9 +16,10 @@ from builder.isolation.launch import Running
 from builder.isolation.owners import Owners
 from builder.isolation.removal import remove_tree
 from builder.isolation.runner import Runner
+from builder.isolation.untouched import without_untouched
 from builder.rootfs.changes import overlay_changes
-from builder.rootfs.directory import DirectoryTree, Translate
-from builder.rootfs.entry import Change, Entry, FileType
+from builder.rootfs.directory import DirectoryTree
+from builder.rootfs.entry import Change, Entry
 
 MAX_LOWERS = 480  # the kernel's OVL_MAX_STACK is 500
 
@@ -80,7 +81,8 @@ class OverlayRoot:
             self._ran = False
             owners = self._owners.of if self._owners.recorded else None
             changes = list(overlay_changes(self._upper, self._lowers[::-1], owners=owners))
-            changes = without_untouched(changes, self._lowers[::-1], owners)
+            # A directory gets into the upper one already when a mount point is made and removed in it.
+            changes = without_untouched(changes, self._below)
             if changes:
                 self._freeze()
             return changes
@@ -102,6 +104,12 @@ class OverlayRoot:
     @property
     def _upper(self) -> Path:
         return self._directory / f"{self._generation}u"
+
+    def _below(self, path: str) -> Entry | None:
+        """What the lower directories have at `path`."""
+        owners = self._owners.of if self._owners.recorded else None
+        trees = (DirectoryTree(lower, owners) for lower in reversed(self._lowers))
+        return next(filter(None, (tree.entry(path) for tree in trees)), None)
 
     def _empty(self) -> Path:
         empty = self._directory / "empty"
@@ -149,27 +157,6 @@ class OverlayRoot:
         if self._mounted:
             syscalls.unmount(str(self._path))
             self._mounted = False
-
-
-def without_untouched(
-    changes: Sequence[Change], lowers: Sequence[Path], owners: Translate | None = None
-) -> list[Change]:
-    """`changes` less directories that are as in `lowers` (topmost first) and have no change inside.
-
-    A directory gets into the upper directory already when a mount point is made and removed in it.
-    """
-    trees = [DirectoryTree(lower, owners) for lower in lowers]
-    kept: list[Change] = []
-    above: set[str] = set()
-    for change in reversed(changes):
-        directory = isinstance(change, Entry) and change.type is FileType.DIRECTORY
-        if directory and change.path not in above:
-            below = next(filter(None, (tree.entry(change.path) for tree in trees)), None)
-            if below == change:
-                continue
-        above.add(change.path.rpartition("/")[0])
-        kept.append(change)
-    return kept[::-1]
 
 
 def copy_directory_status(source: Path, target: Path) -> None:

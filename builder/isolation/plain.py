@@ -15,6 +15,7 @@ from builder.isolation.launch import Running
 from builder.isolation.owners import Owners
 from builder.isolation.removal import remove_tree
 from builder.isolation.runner import Runner
+from builder.isolation.untouched import without_untouched
 from builder.rootfs.changes import Snapshot, changes
 from builder.rootfs.directory import DirectoryTree
 from builder.rootfs.entry import Change, Entry, FileContent
@@ -35,6 +36,7 @@ class PlainRoot:
         self._lock = threading.Lock()
         self._ran = False  # since the last commit
         self._covered: set[str] = set()
+        self._directories: dict[str, Entry] = {}
         self._commits = 0
         self._before = Snapshot.of(self._path)
 
@@ -48,7 +50,9 @@ class PlainRoot:
     def run(self, process: Process) -> None:
         with self._lock:
             self._ran = True
-            self._covered |= self._runner.run(process, self._path, self._directory / "run", self._running)
+            exchanged = self._runner.run(process, self._path, self._directory / "run", self._running)
+            self._covered |= exchanged.covered
+            self._directories = {**exchanged.directories, **self._directories}
 
     def commit(self) -> Iterable[Change]:
         with self._lock:
@@ -56,8 +60,10 @@ class PlainRoot:
             after = Snapshot.of(self._path)
             owners = self._owners.of if self._owners.recorded else None
             found = [change for change in changes(self._before, after, owners) if change.path not in self._covered]
+            found = without_untouched(found, self._directories.get)
             self._before = after
             self._covered.clear()
+            self._directories.clear()
             return self._keep_contents(found)
 
     def apply(self, changes: Iterable[Change]) -> None:

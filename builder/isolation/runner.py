@@ -7,15 +7,16 @@ from typing import Protocol
 
 from builder.isolation import Process
 from builder.isolation.launch import Running
+from builder.isolation.untouched import Exchanged
 
 
 class Runner(Protocol):
     """Runs processes in directories."""
 
-    def run(self, process: Process, root: Path, directory: Path, running: Running) -> frozenset[str]:
+    def run(self, process: Process, root: Path, directory: Path, running: Running) -> Exchanged:
         """Run `process` with `root` as its root directory; see `builder.isolation.Root.run`.
 
-        `directory` does not exist; it may be made and used meanwhile, and does not exist afterwards. Returns the
-        paths of the image that were exchanged meanwhile and put back: none of them is a change, not even its ctime.
+        `directory` does not exist; it may be made and used meanwhile, and does not exist afterwards. Returns
+        what was exchanged in the root meanwhile and put back.
         """
         ...

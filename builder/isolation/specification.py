@@ -30,14 +30,13 @@ class Abilities:
 
 
 def specification(
-    process: Process, root: Path, directory: Path, abilities: Abilities, stack: ExitStack
+    process: Process, points: MountPoints, directory: Path, abilities: Abilities, stack: ExitStack
 ) -> dict[str, Any]:
-    """The specification for `process` in `root`, for the namespaces kind of sandbox.
+    """The specification for `process` in the root of `points`, for the namespaces kind of sandbox.
 
     `directory` is empty and for this process alone. What has to be undone when it ended is pushed on `stack`.
     Raises IsolationError for a mount that cannot be made.
     """
-    points = stack.enter_context(MountPoints(str(root)))
     for target in MOUNTED_BY_SANDBOX:
         points.make(target, directory=True)
     scratch = directory / "scratch"
@@ -55,7 +54,7 @@ def specification(
     return {
         **command(process),
         "kind": "namespaces",
-        "root": str(root),
+        "root": str(points.root),
         "scratch": str(scratch),
         "mounts": values,
         "pid_namespace": abilities.pid_namespace,
