@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from builder.errors import BuildError
 
+RESULTS = ("IMAGE_URL", "IMAGE_DIGEST", "IMAGES", "IMAGE_REF", "image-ARTIFACT_OUTPUTS", "base-ARTIFACT_INPUTS")
 _PUT_ATTEMPTS = 3
 
 
@@ -28,6 +29,7 @@ class ResultFiles:
     name_with_digest_file: str = ""
     name_tag_with_digest_file: str = ""
     results_directory: Path | None = None
+    results: Mapping[str, Path] = field(default_factory=dict)  # members of RESULTS that have a file of their own
     metadata_file: Path | None = None
     builder_output: Path | None = None
 
@@ -73,9 +75,11 @@ def write_results(
     `bases` begins with the base of the image's own stage. `metadata` goes into the metadata file beside the keys
     that buildx writes.
     """
-    if files.results_directory:
-        for name, text in tekton_results(references, digest, bases).items():
+    for name, text in tekton_results(references, digest, bases).items():
+        if files.results_directory:
             _write(str(files.results_directory / name), text, "--results-dir")
+        if name in files.results:
+            _write(str(files.results[name]), text, "--result")
     if files.builder_output:
         lines = "".join(json.dumps({"name": reference, "digest": digest}) + "\n" for reference in references)
         _write(str(files.builder_output / "images"), lines, "BUILDER_OUTPUT")

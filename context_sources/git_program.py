@@ -33,6 +33,7 @@ KEPT = re.compile(
 USER, PASSWORD = "LIMPET_GIT_USER", "LIMPET_GIT_PASSWORD"
 HELPER = f"""!f() {{ test "$1" = get && printf 'username=%s\\npassword=%s\\n' "${USER}" "${PASSWORD}"; }}; f"""
 KEY_FILE, KNOWN_HOSTS_FILE = "GIT_SSH_KEY_FILE", "GIT_SSH_KNOWN_HOSTS_FILE"
+SSH_DIRECTORY = "GIT_SSH_DIR"  # instead of $HOME/.ssh: a mounted Secret, ssh-privatekey of kubernetes.io/ssh-auth too
 RECEIVED = re.compile(r"Receiving objects:.*, ([0-9.]+) (bytes|KiB|MiB|GiB)")
 UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 PROGRESS = re.compile(r"(remote: )?[A-Z][A-Za-z ]+: +\d+%? ")
@@ -249,6 +250,8 @@ def ssh_command(environment: Mapping[str, str], home: Path, scratch: Path) -> li
     ssh itself looks into the home directory of /etc/passwd, which in a pod often is another one. Keys are copied,
     since ssh refuses those that others can read, as keys mounted from a Kubernetes secret are.
     """
+    stated = environment.get(SSH_DIRECTORY, "")
+    directory = Path(stated) if stated else home / ".ssh"
     command = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
     command += ["-o", "ConnectTimeout=30", "-o", "ServerAliveInterval=15"]
     try:
@@ -256,18 +259,18 @@ def ssh_command(environment: Mapping[str, str], home: Path, scratch: Path) -> li
     except KeyError:
         account_home = None
         command = [*account_for_uid(scratch), *command]
-    if account_home != home and (home / ".ssh" / "config").is_file():
-        command += ["-F", str(home / ".ssh" / "config")]
+    if (stated or account_home != home) and (directory / "config").is_file():
+        command += ["-F", str(directory / "config")]
     known_hosts = stated_file(environment, KNOWN_HOSTS_FILE)
-    hosts = [known_hosts] if known_hosts else [home / ".ssh" / "known_hosts", home / ".ssh" / "known_hosts2"]
+    hosts = [known_hosts] if known_hosts else [directory / "known_hosts", directory / "known_hosts2"]
     command += ["-o", "UserKnownHostsFile=" + " ".join(f'"{path}"' for path in hosts)]
     key = stated_file(environment, KEY_FILE)
     if key is not None:
         command += ["-o", "IdentitiesOnly=yes", "-i", str(private_copy(key, scratch))]
-    elif account_home != home:
-        for name in ("id_ed25519", "id_ecdsa", "id_rsa"):
-            if os.access(home / ".ssh" / name, os.R_OK):
-                command += ["-i", str(private_copy(home / ".ssh" / name, scratch))]
+    elif stated or account_home != home:
+        for name in ("id_ed25519", "id_ecdsa", "id_rsa", "ssh-privatekey"):
+            if os.access(directory / name, os.R_OK):
+                command += ["-i", str(private_copy(directory / name, scratch))]
     return command
 
 

@@ -25,7 +25,7 @@ GIT_PROGRAMS = ("git-remote-http", "git-submodule", "git-sh-setup", "git-sh-i18n
 SHELL_APPLETS = ("basename", "cat", "env", "grep", "printf", "sed", "sh", "tr", "uname")
 STDLIB_UNUSED = (
     "ensurepip", "idlelib", "lib2to3", "tkinter", "turtledemo", "turtle.py", "test", "pydoc_data", "pydoc.py", "venv",
-    "distutils", "wsgiref", "curses", "dbm", "__phello__",
+    "distutils", "curses", "__phello__",
 )  # fmt: skip
 LIBRARY_UNUSED = ("*/tests", "*/test", "bin", "*.dist-info/RECORD", "*.dist-info/direct_url.json", "pip", "setuptools")
 # botocore describes every AWS service; these are the ones that a build asks.
@@ -164,15 +164,17 @@ def names_outside(tree: Tree) -> None:
     for name in ("/kaniko/executor", "/kaniko/warmer"):
         tree.link(name, "/limpet/bin/limpet")
     tree.link("/bin/sh", "/limpet/bin/busybox")  # git starts ssh, LFS and credential helpers by it
-    for directory in ("kaniko/.docker", "kaniko/ssl/certs", "cache", "root", "tmp", "var/tmp", "etc"):
+    for directory in ("kaniko/.docker", "kaniko/ssl/certs", "cache", "root", "tmp", "var/tmp", "workspace", "etc"):
         (tree.root / directory).mkdir(parents=True, exist_ok=True)
-    for directory in ("cache", "tmp", "var/tmp"):
+    for directory in ("cache", "tmp", "var/tmp", "workspace"):
         (tree.root / directory).chmod(0o1777)  # any uid may build
     (tree.root / "root").chmod(0o700)
     (tree.home / "etc").mkdir()
     shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", tree.home / "etc/ca-certificates.crt")
     tree.link("/etc/ssl/certs/ca-certificates.crt", "/limpet/etc/ca-certificates.crt")
-    (tree.root / "etc/passwd").write_text("root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534::/:/sbin/nologin\n")
+    (tree.root / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534::/:/sbin/nologin\n"
+    )
     (tree.root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
 
 

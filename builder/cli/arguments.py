@@ -9,6 +9,8 @@ Beside it:
 - The plural form of a list takes zero or more values, up to the next argument that begins with `-`:
   `--build-args A=1 B=2 --labels --no-push`. With `=` it takes one value: a JSON array or object, or lines.
 - `--args-json='["--label", "a=b"]'` stands for its members.
+- After `--only-lists` come plural forms and their values and nothing else, each form once. A value that begins with
+  `-` is an error there, so that whoever fills an array parameter of a pipeline cannot add a flag to its line.
 """
 
 from __future__ import annotations
@@ -137,6 +139,9 @@ class _Reader:
             if argument == "--":
                 self.positionals += rest
                 return
+            if argument == "--only-lists":
+                self._lists(rest)
+                return
             if argument.startswith("--"):
                 self._long(argument, rest)
             elif argument.startswith("-") and argument != "-":
@@ -170,6 +175,24 @@ class _Reader:
             self._set(flag, value, f"--{name}")
         else:
             self._unset(flag)
+
+    def _lists(self, rest: list[str]) -> None:
+        """What follows --only-lists."""
+        seen: set[str] = set()
+        while rest:
+            argument = rest.pop(0)
+            name = argument.removeprefix("--")
+            flag = self.flags.get(name)
+            if not argument.startswith("--") or flag is None or name != flag.many:
+                raise UsageError(
+                    f"{argument}: after --only-lists there are lists and their values only",
+                    "a value may not begin with `-`; other flags stand before --only-lists",
+                )
+            if name in seen:
+                raise UsageError(f"{argument}: given twice after --only-lists", "no value may be the name of a list")
+            seen.add(name)
+            for value in _take_values(rest):
+                self._set(flag, value, argument)
 
     def _short(self, argument: str, rest: list[str]) -> None:
         letters = argument[1:]

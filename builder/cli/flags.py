@@ -39,6 +39,14 @@ FLAGS: tuple[Flag, ...] = (
         metavar="ADDRESS",
     ),
     Flag(
+        "context-base",
+        "string",
+        "Directory that a path in --context is below, also one that begins with /; addresses are as they are.",
+        INPUT,
+        BUILD,
+        metavar="DIRECTORY",
+    ),
+    Flag(
         "context-sub-path",
         "string",
         "Directory inside the context that is used as the context.",
@@ -91,6 +99,14 @@ FLAGS: tuple[Flag, ...] = (
         BUILD,
         metavar="id=ID[,...]",
         many="secrets",
+    ),
+    Flag(
+        "secrets-dir",
+        "string",
+        "Directory whose files are secrets for RUN --mount=type=secret, each with its name as its id.",
+        INPUT,
+        BUILD,
+        metavar="DIRECTORY",
     ),
     Flag(
         "ssh",
@@ -239,6 +255,14 @@ FLAGS: tuple[Flag, ...] = (
         (*BUILD, "push"),
         metavar="TAG",
         many="tags",
+    ),
+    Flag(
+        "push",
+        "bool",
+        "Push the image; --push=false is --no-push.",
+        OUTPUT,
+        BUILD,
+        default="true",
     ),
     Flag(
         "no-push",
@@ -505,6 +529,15 @@ FLAGS: tuple[Flag, ...] = (
         metavar="DIRECTORY",
     ),
     Flag(
+        "result",
+        "map",
+        "Write one Tekton result, such as IMAGE_DIGEST, to a file; for steps that have no directory of results.",
+        PIPELINE,
+        (*BUILD, "push"),
+        metavar="NAME=FILE",
+        many="results",
+    ),
+    Flag(
         "progress-file",
         "string",
         "File that holds N/M while the build goes on (Argo's progress).",
@@ -530,6 +563,14 @@ FLAGS: tuple[Flag, ...] = (
         PIPELINE,
         EVERYWHERE,
         metavar="JSON",
+    ),
+    Flag(
+        "only-lists",
+        "bool",
+        "After it come list forms and their values only, each form once: no value can act as another flag.",
+        PIPELINE,
+        EVERYWHERE,
+        default="false",
     ),
     Flag(
         "format",

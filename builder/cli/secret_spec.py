@@ -30,6 +30,21 @@ def read_secrets(specs: Sequence[str], env: Mapping[str, str]) -> dict[str, byte
     return found
 
 
+def read_directory(path: str) -> dict[str, bytes]:
+    """The files of a directory by name, as Kubernetes mounts a Secret: `..data` and other hidden names are not files.
+
+    "" is no directory. Raises UsageError when it cannot be read or a file is larger than 500 KiB.
+    """
+    if not path:
+        return {}
+    try:
+        names = sorted(name for name in os.listdir(path) if not name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"--secrets-dir: {path}: {error.strerror}", "give the directory of a mounted Secret") from None
+    files = [name for name in names if not os.path.isdir(os.path.join(path, name))]
+    return {name: _read(name, {"src": os.path.join(path, name)}, {}) for name in files}
+
+
 def _fields(spec: str) -> dict[str, str]:
     """One spec's fields; `source` and `src` are the same. Values are paths and names, never the secret itself."""
     try:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal, cast
 
 from builder.cli.arguments import Arguments
-from builder.cli.secret_spec import agent_sockets, read_secrets
+from builder.cli.secret_spec import agent_sockets, read_directory, read_secrets
 from builder.errors import UsageError
 from builder.oci.platform import Platform
-from builder.outputs import ResultFiles
+from builder.outputs import RESULTS, ResultFiles
+from context_sources.git_address import is_git_address
 
 LogFormat = Literal["live", "plain", "text", "color", "json"]
 HELPERS = ("env", "google", "ecr", "acr", "gitlab")
@@ -169,7 +170,7 @@ def log_settings(arguments: Arguments, *, terminal: bool) -> LogSettings:
 def output_settings(arguments: Arguments, env: Mapping[str, str]) -> OutputSettings:
     """Where the image goes; also for `limpet push`, which has no --no-push."""
     values = arguments.values
-    no_push = bool(values.get("no-push", False))
+    no_push = bool(values.get("no-push", False)) or not values.get("push", True)
     dry_run = bool(values.get("dryrun", False)) or arguments.command == "plan"
     destinations = _destinations(arguments)
     if not destinations and not no_push and not dry_run:
@@ -185,6 +186,7 @@ def output_settings(arguments: Arguments, env: Mapping[str, str]) -> OutputSetti
         name_with_digest_file=str(values.get("image-name-with-digest-file", "")),
         name_tag_with_digest_file=str(values.get("image-name-tag-with-digest-file", "")),
         results_directory=_path(values.get("results-dir", "")),
+        results=_results(arguments),
         metadata_file=_path(values.get("metadata-file", "")),
         builder_output=_path(env.get("BUILDER_OUTPUT", "")),
     )
@@ -234,7 +236,7 @@ def build_args(specs: tuple[str, ...], env: Mapping[str, str]) -> dict[str, str]
     SOURCE_DATE_EPOCH of the environment counts as a build argument, as buildx has it.
     """
     found: dict[str, str] = {}
-    if "SOURCE_DATE_EPOCH" in env:
+    if env.get("SOURCE_DATE_EPOCH"):
         found["SOURCE_DATE_EPOCH"] = env["SOURCE_DATE_EPOCH"]
     for spec in specs:
         name, equals, value = spec.partition("=")
@@ -255,7 +257,7 @@ def _source_settings(arguments: Arguments) -> SourceSettings:
             raise UsageError(f"--build-context: {spec!r} is not NAME=ADDRESS", "for example --build-context lib=../lib")
         named[name] = address
     return SourceSettings(
-        context=arguments.text("context"),
+        context=_context(arguments.text("context"), arguments.text("context-base")),
         sub_path=arguments.text("context-sub-path"),
         dockerfile=arguments.text("dockerfile"),
         git=arguments.mapping("git"),
@@ -276,7 +278,10 @@ def _build_settings(arguments: Arguments, env: Mapping[str, str]) -> BuildSettin
         build_args=build_args(arguments.items("build-arg"), env),
         targets=arguments.items("target"),
         platforms=_platforms(arguments),
-        secrets=read_secrets(arguments.items("secret"), env),
+        secrets={
+            **read_directory(arguments.text("secrets-dir")),
+            **read_secrets(arguments.items("secret"), env),
+        },
         ssh=agent_sockets(arguments.items("ssh"), env),
         allow=allow,
         isolation=arguments.text("isolation"),
@@ -285,6 +290,20 @@ def _build_settings(arguments: Arguments, env: Mapping[str, str]) -> BuildSettin
         ignore_paths=arguments.items("ignore-path"),
         dry_run=bool(arguments.values.get("dryrun", False)),
     )
+
+
+def _context(text: str, base: str) -> str:
+    """Paths are below `base`, if there is one; addresses are as they are."""
+    if not base or "://" in text or is_git_address(text):
+        return text
+    return f"{base}/{text}"
+
+
+def _results(arguments: Arguments) -> dict[str, Path]:
+    named = cast("dict[str, str]", arguments.values.get("result", {}))
+    if unknown := named.keys() - set(RESULTS):
+        raise UsageError(f"--result: unknown result {min(unknown)}", f"the results are {', '.join(RESULTS)}")
+    return {name: Path(path) for name, path in named.items() if path}
 
 
 def _image_settings(arguments: Arguments) -> ImageSettings:

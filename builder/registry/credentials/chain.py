@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +12,7 @@ from builder.errors import UsageError
 from builder.events import Listener, Message, Silent
 from builder.registry.credentials import clouds, variables
 from builder.registry.credentials.credential import HELPERS, Credential, Lookup
-from builder.registry.credentials.docker_config import DockerConfig, config_path, podman_paths
+from builder.registry.credentials.docker_config import DockerConfig, config_path, pod_paths, podman_paths
 
 _ABOUT_TO_EXPIRE = 120.0  # seconds
 
@@ -21,8 +22,9 @@ _Source = Callable[[str, str], Credential | None]
 class Credentials:
     """Finds credentials; everything that lies in files and variables is read when it is made. Thread-safe.
 
-    Order: DOCKER_AUTH_CONFIG, config.json, REGISTRY_AUTH_FILE and podman's auth.json, then those `helpers` (env,
-    google, ecr, acr, gitlab) that are asked for. The first that has one wins; there is no second try after a 401.
+    Order: DOCKER_AUTH_CONFIG, config.json, those that pods have elsewhere, REGISTRY_AUTH_FILE and podman's auth.json,
+    then those `helpers` (env, google, ecr, acr, gitlab) that are asked for. The first that has one wins; there is no
+    second try after a 401.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Credentials:
                 self._listener.tell(Message(f"{error.message}; it is ignored", "warning"))
         docker = config_path(self._environ)
         configs.append(_load(docker) or DockerConfig(str(docker)))  # named among the places even when it is not there
+        configs += filter(None, map(_load, filter(_is_readable, pod_paths(self._environ))))
         configs += filter(None, map(_load, podman_paths(self._environ)))
         return [(config.origin, self._of_config(config)) for config in configs]
 
@@ -105,6 +108,11 @@ class Credentials:
         if not clouds.serves(name, registry):
             return None
         return clouds.find(name, registry, self._environ)
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a file is there that this uid may read: nobody named it, so another's is none."""
+    return os.access(path, os.R_OK)
 
 
 def _load(path: Path) -> DockerConfig | None:

@@ -79,6 +79,16 @@ def config_path(environ: Mapping[str, str]) -> Path:
     return Path(directory) / "config.json"
 
 
+def pod_paths(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where a pod has docker configurations besides `config_path`, in order.
+
+    A Secret of type kubernetes.io/dockerconfigjson that is mounted as it is; Tekton's for the service account, which
+    it cannot always copy into the home directory; kaniko's directory.
+    """
+    beside = config_path(environ).with_name(".dockerconfigjson")
+    return (beside, Path("/tekton/creds/.docker/config.json"), Path("/kaniko/.docker/config.json"))
+
+
 def podman_paths(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Where podman keeps auth.json, in the order it looks (containers-auth.json(5))."""
     home = environ.get("HOME") or "/root"
