@@ -73,8 +73,9 @@ def build(
     }
     written |= {index for target in plan.targets for index in _ancestors(plan, target)}
     with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="compress") as compressors:
+        names = {stage.index: stage.display for stage in plan.stages}
         workshop = Workshop(
-            bind_steps(results), settings.stage, listener, indexes, roots, compressors, blobs, stopped.is_set
+            bind_steps(results), settings.stage, listener, indexes, roots, compressors, blobs, stopped.is_set, names
         )
 
         def build_one(planned: PlannedStage) -> BuiltStage:

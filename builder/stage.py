@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from builder.layer.squash import squash
 from builder.layer.writer import LayerFormat, write_layer
 from builder.oci.config import History
 from builder.oci.image import Image, Layer
-from builder.plan import PlannedStage, StageBase
+from builder.plan import Base, ImageBase, PlannedStage, ScratchBase, StageBase
 from builder.rootfs.entry import Change
 from builder.rootfs.layered import LayeredTree
 from builder.rootfs.tree import Tree
@@ -71,7 +71,7 @@ class StageSettings:
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What all stages of a build share. `layer_written` is told of each layer as soon as its digest is known."""
+    """What all stages of a build share. `names` says how each stage is shown, by its index."""
 
     work: StepWork
     settings: StageSettings
@@ -81,6 +81,7 @@ class Workshop:
     compressors: Executor
     blobs: Path
     stopped: Callable[[], bool]
+    names: Mapping[int, str]
 
 
 class BuiltStage:
@@ -173,7 +174,8 @@ class _Builder:
         planned, tell = self._planned, self._shop.listener.tell
         started = time.monotonic()
         base_index = planned.base.index if isinstance(planned.base, StageBase) else -1
-        tell(StageStarted(planned.display, planned.text, len(planned.steps), planned.index, base_index))
+        base_name = _name_of(planned.base, self._shop.names)
+        tell(StageStarted(planned.display, base_name, len(planned.steps), planned.index, base_index))
         if any(isinstance(step, RunStep) for step in planned.steps):
             # Needed sooner or later: COPY onto a root costs less than unpacking what COPY wrote.
             self._open_root()
@@ -317,6 +319,16 @@ class _Builder:
         for changes in self._changes:
             tree = tree.apply(changes)
         return tree
+
+
+def _name_of(base: Base, names: Mapping[int, str]) -> str:
+    match base:
+        case StageBase(index):
+            return names[index]
+        case ImageBase():
+            return base.reference
+        case ScratchBase():
+            return "scratch"
 
 
 def _makes_layer(step: Step) -> bool:

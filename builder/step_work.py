@@ -43,6 +43,7 @@ class Inputs:
     created: int
     hostname: str
     work_dir: Path
+    unknown_owners_are_root: bool = False  # see builder.steps.copy.CopySettings
 
 
 class StepWorkOf:
@@ -51,7 +52,7 @@ class StepWorkOf:
     def __init__(self, inputs: Inputs, results: Results) -> None:
         self._inputs = inputs
         self._results = results
-        self._settings = CopySettings(inputs.created)
+        self._settings = CopySettings(inputs.created, unknown_owners_are_root=inputs.unknown_owners_are_root)
         self._preparer = MountPreparer(self._context, self._directory, inputs.secrets, inputs.caches, inputs.work_dir)
 
     def copy(self, step: CopyStep, destination: Tree) -> list[Change]:

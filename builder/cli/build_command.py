@@ -120,6 +120,7 @@ def _inputs(
         created=time.time_ns() if epoch is None else epoch * 10**9,
         hostname=plan.hostname,
         work_dir=work,
+        unknown_owners_are_root=settings.build.unknown_owners_are_root,
     )
 
 

@@ -117,6 +117,15 @@ FLAGS: tuple[Flag, ...] = (
         metavar="ID[=SOCKET]",
     ),
     Flag(
+        "unknown-owners",
+        "choice",
+        "What a name in --chown is that the image does not know: an error, or root as in docker build.",
+        INPUT,
+        BUILD,
+        default="error",
+        choices=("error", "root"),
+    ),
+    Flag(
         "git",
         "map",
         "How a git context is cloned, one key at a time.",

@@ -55,6 +55,7 @@ class BuildSettings:
     work_dir: Path | None = None  # None: a new directory below TMPDIR
     in_place_anywhere: bool = False  # --force
     ignore_paths: tuple[str, ...] = ()
+    unknown_owners_are_root: bool = False
     dry_run: bool = False
 
 
@@ -288,6 +289,7 @@ def _build_settings(arguments: Arguments, env: Mapping[str, str]) -> BuildSettin
         work_dir=_path(arguments.text("work-dir") or arguments.text("kaniko-dir")),
         in_place_anywhere=arguments.is_set("force"),
         ignore_paths=arguments.items("ignore-path"),
+        unknown_owners_are_root=arguments.text("unknown-owners") == "root",
         dry_run=bool(arguments.values.get("dryrun", False)),
     )
 

@@ -57,6 +57,15 @@ def test_files_for_pipelines(limpet: Limpet, context: Path, tmp_path: Path) -> N
     assert sorted(stage["name"] for stage in metadata["stages"]) == ["1", "files"]
 
 
+def test_a_stage_is_announced_with_its_base(limpet: Limpet, context: Path) -> None:
+    dockerfile = "FROM scratch AS files\nCOPY a /x/\nFROM files\nCOPY a /y/\n"
+    (context / "Dockerfile").write_text(dockerfile)
+    result = limpet(f"--context={context}", "--no-push")
+    assert result.returncode == 0, result.stderr
+    assert "Building stage 'scratch' [idx: '0', base-idx: '-1']" in result.stderr
+    assert "Building stage 'files' [idx: '1', base-idx: '0']" in result.stderr
+
+
 def test_an_error_quotes_the_dockerfile(limpet: Limpet, context: Path) -> None:
     (context / "a").unlink()
     result = limpet(f"--context={context}", "--no-push")
