@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the executor image with Limpet: scripts/image.sh [--target debug] [FLAG...]
 # Without flags the image is written to .cache/image/executor as an OCI image layout; --destination=... pushes it.
-# Limpet's libraries are downloaded by pip, for the Python of Debian 12, once for each state of pyproject.toml.
+# Limpet's libraries are downloaded by pip, for the Python of Debian 12, once for each state of image/requirements.txt.
 set -eu
 cd "$(dirname "$0")/.."
 limpet=${LIMPET:-.venv/bin/limpet}
@@ -10,15 +10,14 @@ cache=.cache/image
 arch=$(uname -m)
 mkdir -p "$cache"
 
-wheels=$cache/wheels-$(sha256sum pyproject.toml | cut -c1-16)
+wheels=$cache/wheels-$(sha256sum image/requirements.txt | cut -c1-16)
 if [ ! -d "$wheels" ]; then
   echo "image: downloading Limpet's libraries"
   rm -rf "$cache"/wheels-* "$cache/wheels.new"
-  $python scripts/image-libraries.py >"$cache/libraries"
-  $python -m pip download --quiet --disable-pip-version-check --dest "$cache/wheels.new" --only-binary=:all: \
+  $python -m pip download --quiet --disable-pip-version-check --dest "$cache/wheels.new" --only-binary=:all: --no-deps \
     --python-version 3.11 --implementation cp --platform "manylinux_2_28_$arch" --platform "manylinux_2_17_$arch" \
     --platform "manylinux2014_$arch" --platform "manylinux_2_5_$arch" --platform "manylinux1_$arch" \
-    --requirement "$cache/libraries"
+    --requirement image/requirements.txt
   mv "$cache/wheels.new" "$wheels"
 fi
 
