@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from builder.build import BuildSettings, build
 from builder.cli.arguments import Arguments
 from builder.cli.images import Images
 from builder.cli.known_secrets import mask_environment
+from builder.cli.origins import bases as bases_of
+from builder.cli.origins import metadata
 from builder.cli.output import Output
 from builder.cli.output.progress_file import ProgressFile
 from builder.cli.session import Sources, fetch_sources, make_plan
@@ -59,8 +62,9 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
 
 
 def _plan_only(settings: Settings, env: Mapping[str, str], output: Output, work: Path) -> Plan:
-    sources = fetch_sources(settings, work, env, output)
-    return make_plan(settings, sources, Images(registries(settings.registry, env, output), output), output)
+    client = registries(settings.registry, env, output)
+    sources = fetch_sources(settings, work, env, output, client)
+    return make_plan(settings, sources, Images(client, output), output)
 
 
 def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation: Isolation, work: Path) -> None:
@@ -71,7 +75,7 @@ def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation
         pushes = _pushes(settings, references, client, output, stack)
         checker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="push-check"))
         allowed = checker.submit(check_push, pushes if settings.registry.check_push_permission else [])
-        sources = fetch_sources(settings, work, env, output)
+        sources = fetch_sources(settings, work, env, output, client)
         plan = make_plan(settings, sources, images, output)
         output.tell(BuildStarted(len(plan.stages), sum(len(stage.steps) for stage in plan.stages)))
         allowed.result()
@@ -91,7 +95,8 @@ def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation
             output,
             prepare,
         )
-        _publish(built[plan.targets[0]], settings.output, references, pushes, images, output)
+        bases, origins = bases_of(plan, images.resolved()), metadata(sources, plan, images.resolved())
+        _publish(built[plan.targets[0]], settings.output, references, pushes, bases, origins, output)
 
 
 def _pushes(
@@ -129,7 +134,8 @@ def _publish(
     asked: OutputSettings,
     references: list[Reference],
     pushes: list[RegistryDestination],
-    images: Images,
+    bases: list[BaseImage],
+    origins: Mapping[str, Any],
     output: Output,
 ) -> None:
     """Digest files first, so that they are there even when a push fails; then files, then registries."""
@@ -146,5 +152,4 @@ def _publish(
     if not asked.push:
         output.say("Skipping push to container registry due to --no-push flag")
         output.say(f"digest: {digest}")
-    bases = [BaseImage(found.reference.rpartition(":")[0], found.digest) for found in images.resolved()]
-    write_results(asked.files, names, digest, bases, output.summary.to_json())
+    write_results(asked.files, names, digest, bases, {**origins, **output.summary.to_json()})

@@ -142,7 +142,6 @@ FLAGS: tuple[Flag, ...] = (
         short="b",
         metavar="NAME",
         hidden=True,
-        pending=True,
     ),
     Flag(
         "context-max-size",
@@ -203,7 +202,6 @@ FLAGS: tuple[Flag, ...] = (
         IMAGE,
         BUILD,
         default="false",
-        pending=True,
     ),
     Flag(
         "image-format",

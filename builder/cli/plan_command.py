@@ -19,8 +19,8 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     mask_environment(env, output.redactor)
     settings = settings_of(arguments, env)
     with work_directory(settings.build.work_dir, env) as work:
-        sources = fetch_sources(settings, work, env, output)
-        images = Images(registries(settings.registry, env, output), output)
-        plan = make_plan(settings, sources, images, output)
+        client = registries(settings.registry, env, output)
+        sources = fetch_sources(settings, work, env, output, client)
+        plan = make_plan(settings, sources, Images(client, output), output)
     print(render_json(plan) if arguments.text("format") == "json" else render_text(plan))
     return 0

@@ -17,6 +17,7 @@ from builder.dockerfile.stages import parse
 from builder.events import DockerfileRead
 from builder.oci.platform import Platform
 from builder.plan import Plan, PlanOptions, external_images, plan
+from builder.registry.registries import Registries
 from builder.steps.context import IgnoreFile, find_ignore_file
 from context_sources.source import Fetched
 
@@ -31,7 +32,9 @@ class Sources:
     ignore: IgnoreFile | None
 
 
-def fetch_sources(settings: Settings, work: Path, env: Mapping[str, str], output: Output) -> Sources:
+def fetch_sources(
+    settings: Settings, work: Path, env: Mapping[str, str], output: Output, client: Registries
+) -> Sources:
     """Fetch the contexts, all at once, and find the Dockerfile. Raises ContextError."""
     asked = settings.source
     directories = {
@@ -41,10 +44,12 @@ def fetch_sources(settings: Settings, work: Path, env: Mapping[str, str], output
     }
     with ThreadPoolExecutor(len(directories) + 1, thread_name_prefix="context") as pool:
         jobs = {
-            name: pool.submit(fetch_context, replace(asked, sub_path=""), address, work / f"context-{n}", env, output)
+            name: pool.submit(
+                fetch_context, replace(asked, sub_path=""), address, work / f"context-{n}", env, output, client
+            )
             for n, (name, address) in enumerate(directories.items(), 1)
         }
-        context = fetch_context(asked, asked.context, work / "context", env, output)
+        context = fetch_context(asked, asked.context, work / "context", env, output, client)
         named = {name: job.result() for name, job in jobs.items()}
     dockerfile = find_dockerfile(asked.dockerfile, context.path)
     return Sources(context, named, dockerfile, find_ignore_file(context.path, dockerfile.path))
@@ -60,7 +65,7 @@ def make_plan(settings: Settings, sources: Sources, images: Images, output: Outp
         target_platform=settings.build.platforms[0] if settings.build.platforms else None,
         build_args=settings.build.build_args,
         targets=settings.build.targets,
-        labels=settings.image.labels,
+        labels={**(_auto_labels(sources.context) if settings.image.auto_labels else {}), **settings.image.labels},
         named_contexts=settings.source.named_contexts,
         epochs=_epochs(sources),
         ignore_patterns=sources.ignore.patterns if sources.ignore else (),
@@ -73,6 +78,16 @@ def make_plan(settings: Settings, sources: Sources, images: Images, output: Outp
     for note in planned.notes:
         output.say(note, "warning")
     return planned
+
+
+def _auto_labels(context: Fetched) -> dict[str, str]:
+    """Of a context with a revision; where a directory of this machine came from, nobody knows."""
+    if not context.revision:
+        return {}
+    return {
+        "org.opencontainers.image.source": context.source,
+        "org.opencontainers.image.revision": context.revision,
+    }
 
 
 def _epochs(sources: Sources) -> dict[str, int]:

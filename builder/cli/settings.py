@@ -258,7 +258,7 @@ def _source_settings(arguments: Arguments) -> SourceSettings:
             raise UsageError(f"--build-context: {spec!r} is not NAME=ADDRESS", "for example --build-context lib=../lib")
         named[name] = address
     return SourceSettings(
-        context=_context(arguments.text("context"), arguments.text("context-base")),
+        context=_context(_bucket(arguments) or arguments.text("context"), arguments.text("context-base")),
         sub_path=arguments.text("context-sub-path"),
         dockerfile=arguments.text("dockerfile"),
         git=arguments.mapping("git"),
@@ -292,6 +292,14 @@ def _build_settings(arguments: Arguments, env: Mapping[str, str]) -> BuildSettin
         unknown_owners_are_root=arguments.text("unknown-owners") == "root",
         dry_run=bool(arguments.values.get("dryrun", False)),
     )
+
+
+def _bucket(arguments: Arguments) -> str:
+    """The address that `--bucket` means: of kaniko's context.tar.gz in it, unless it is an address itself."""
+    bucket = arguments.text("bucket")
+    if bucket and "context" in arguments.given and arguments.text("context"):
+        raise UsageError("--bucket and --context name two contexts", f"leave out --bucket={bucket}")
+    return bucket if not bucket or "://" in bucket else f"gs://{bucket}"
 
 
 def _context(text: str, base: str) -> str:

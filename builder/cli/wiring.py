@@ -21,7 +21,9 @@ from builder.events import Listener, Message, Transfer
 from builder.isolation.removal import remove_tree
 from builder.layer.writer import LayerFormat
 from builder.oci.media_types import Compression
+from builder.oci.reference import Reference
 from builder.plan.history import timestamp
+from builder.registry.artifact import pull_artifact
 from builder.registry.credentials.chain import Credentials
 from builder.registry.mirrors import Mirrors
 from builder.registry.registries import Registries
@@ -75,7 +77,12 @@ def registries(asked: AskedRegistries, env: Mapping[str, str], output: Output) -
 
 
 def fetch_context(
-    asked: SourceSettings, location: str, into: Path, env: Mapping[str, str], listener: Listener
+    asked: SourceSettings,
+    location: str,
+    into: Path,
+    env: Mapping[str, str],
+    listener: Listener,
+    client: Registries,
 ) -> sources.Fetched:
     """The build context at `location`. Raises ContextError."""
     name = re.sub(r"//[^/@]*@", "//", location)
@@ -98,6 +105,7 @@ def fetch_context(
         header_file=Path(asked.header_file) if asked.header_file else None,
         allow_http=asked.allow_http,
         make_filter=make_filter,
+        registry_pull=lambda text: pull_artifact(Reference.parse(text), client),
     )
     into.mkdir(exist_ok=True)
     return fetch(location, into, settings)

@@ -195,3 +195,9 @@ class TestSsh:
         assert "is no agent socket" in refused("--no-push", f"--ssh=default={key}")
         assert "SSH_AUTH_SOCK is not set" in refused("--no-push", "--ssh=default")
         assert "No such file" in refused("--no-push", f"--ssh=default={tmp_path / 'none'}")
+
+
+def test_a_bucket_is_a_context() -> None:
+    assert settings("--no-push", "--bucket=b").source.context == "gs://b"
+    assert settings("--no-push", "-b", "s3://b/x.tar.gz", "--context=").source.context == "s3://b/x.tar.gz"
+    assert "--bucket" in refused("--no-push", "--bucket=b", "--context=dir:///x")
