@@ -5,7 +5,7 @@ Layers go up while the build goes on; the manifest and the tags come last, so a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,9 @@ from builder.errors import RegistryError
 from builder.events import Listener, Message, Published
 from builder.oci import layout
 from builder.oci.archive import write_archive
+from builder.oci.descriptor import Descriptor
 from builder.oci.image import Image, Layer
+from builder.oci.manifest import ResolvedImage
 from builder.oci.reference import Reference
 from builder.registry.failures import is_immutable_tag_error
 from builder.registry.push import Uploader
@@ -61,10 +63,17 @@ class RegistryDestination:
         self._uploader.start(layer)
 
     def write(self, image: Image) -> None:
+        self._publish(lambda tags: self._uploader.finish(image, tags))
+
+    def copy(self, image: ResolvedImage) -> None:
+        """write() for an image that exists already: the digest stays."""
+        self._publish(lambda tags: self._uploader.copy(image, tags))
+
+    def _publish(self, send: Callable[[list[str]], Descriptor]) -> None:
         for reference in self.references:
             self._listener.tell(Message(f"Pushing image to {reference}"))
         try:
-            descriptor = self._uploader.finish(image, [reference.tag for reference in self.references])
+            descriptor = send([reference.tag for reference in self.references])
         except RegistryError as error:
             if not (self._ignore_immutable and is_immutable_tag_error(error)):
                 raise

@@ -1,14 +1,60 @@
-"""`limpet push`."""
+"""`limpet push`: an image that is a file already, byte for byte."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 
 from builder.cli.arguments import Arguments
+from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
-from builder.errors import UsageError
+from builder.cli.settings import output_settings, registry_settings
+from builder.cli.wiring import registries, work_directory
+from builder.errors import ImageError, UsageError
+from builder.oci import layout
+from builder.oci.archive import read_archive
+from builder.oci.manifest import ResolvedImage
+from builder.oci.platform import Platform
+from builder.oci.reference import Reference
+from builder.outputs import write_names, write_results
+from builder.publish import check_push, registry_destinations
 
 
 def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
-    """Not there yet: refused."""
-    raise UsageError("limpet push is not available in this version")
+    """Push the only image of a docker archive or an OCI layout. Raises BuildError."""
+    if len(arguments.positionals) != 1:
+        raise UsageError("limpet push: expected one path", "limpet push --destination REGISTRY/NAME:TAG PATH")
+    mask_environment(env, output.redactor)
+    asked, how = output_settings(arguments, env), registry_settings(arguments)
+    client = registries(how, env, output)
+    references = [Reference.parse(name) for name in asked.destinations]
+    with ExitStack() as stack:
+        work = stack.enter_context(work_directory(None, env))
+        image = _read(Path(arguments.positionals[0]), work)
+        write_names(asked.files, [str(reference) for reference in references], image.digest)
+        destinations = [
+            stack.enter_context(destination)
+            for destination in registry_destinations(
+                references, client, output, ignore_immutable=how.ignore_immutable_tags
+            )
+        ]
+        if how.check_push_permission:
+            check_push(destinations)
+        for destination in destinations:
+            destination.copy(image)
+    write_results(asked.files, [str(reference) for reference in references], image.digest)
+    return 0
+
+
+def _read(path: Path, scratch: Path) -> ResolvedImage:
+    if not path.is_dir():
+        if not path.exists():
+            raise UsageError(f"limpet push: {path} does not exist", "give an image archive or an OCI image layout")
+        return read_archive(path, scratch).resolved
+    image = layout.read(layout.Location(path), Platform.host())
+    entries = json.loads((path / "index.json").read_bytes())["manifests"]
+    if len(entries) > 1 or image.index_digest:
+        raise ImageError(f"{path} holds more than one image", "push a layout with exactly one image")
+    return image
