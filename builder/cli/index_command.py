@@ -1,14 +1,50 @@
-"""`limpet index`."""
+"""`limpet index create`: one name for images that were built elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from builder.cli.arguments import Arguments
+from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
-from builder.errors import UsageError
+from builder.cli.settings import registry_settings
+from builder.cli.wiring import registries
+from builder.errors import ImageError, UsageError
+from builder.events import Published
+from builder.oci.descriptor import Descriptor
+from builder.oci.index import Index
+from builder.oci.manifest import Manifest, ResolvedImage
+from builder.oci.platform import Platform
+from builder.oci.reference import Reference
+from builder.registry.pull import resolve
+from builder.registry.push import Uploader
 
 
 def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
-    """Not there yet: refused."""
-    raise UsageError("limpet index is not available in this version")
+    """Bring the members to the index's repository, their digests as they are, then publish it. Raises BuildError."""
+    if len(arguments.positionals) < 2:
+        raise UsageError("limpet index create: expected a name and its members", "limpet index create REF MEMBER...")
+    mask_environment(env, output.redactor)
+    target, *members = (Reference.parse(name) for name in arguments.positionals)
+    if target.digest:
+        raise UsageError(f"limpet index create: {target}: a digest cannot be chosen", "write REGISTRY/NAME[:TAG]")
+    client = registries(registry_settings(arguments), env, output)
+    images = [resolve(member, Platform.host(), client, output) for member in members]
+    index = Index(tuple(_entry(image) for image in images))
+    platforms = [str(entry.platform) for entry in index.manifests]
+    if twice := {name for name in platforms if platforms.count(name) > 1}:
+        raise ImageError(f"two members are for {min(twice)}", "give one member for each platform")
+    with Uploader(client, client.repository(target, "push"), output) as uploader:
+        for image in images:
+            uploader.copy(image, ())
+        published = uploader.finish_index(index, [target.tag])
+    output.tell(Published(str(target), published.digest))
+    return 0
+
+
+def _entry(image: ResolvedImage) -> Descriptor:
+    if image.index_digest:
+        raise ImageError(f"{image.reference} is an index itself", "name the images that it lists, by their digests")
+    manifest: Manifest = image.manifest
+    return replace(manifest.descriptor, platform=image.image.config.platform)
