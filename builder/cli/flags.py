@@ -302,7 +302,7 @@ FLAGS: tuple[Flag, ...] = (
         "string",
         "Write the image's digest, without a newline, to a file or by PUT to an https:// URL.",
         OUTPUT,
-        (*BUILD, "push"),
+        (*BUILD, "push", "index create"),
         metavar="FILE",
     ),
     Flag(

@@ -17,6 +17,7 @@ from builder.oci.index import Index
 from builder.oci.manifest import Manifest, ResolvedImage
 from builder.oci.platform import Platform
 from builder.oci.reference import Reference
+from builder.outputs import ResultFiles, write_names
 from builder.registry.pull import resolve
 from builder.registry.push import Uploader
 
@@ -40,6 +41,7 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
             uploader.copy(image, ())
         published = uploader.finish_index(index, [target.tag])
     output.tell(Published(str(target), published.digest))
+    write_names(ResultFiles(digest_file=arguments.text("digest-file")), (), published.digest)
     return 0
 
 
