@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.measure import Measurement, measure
 from benchmarks.peers import Buildah, Limpet, Peer
 from benchmarks.scenarios import SCENARIOS, Scenario
-from tests.servers.registry import registry
+from tests.servers.registry import docker_registry
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,7 +38,7 @@ def main() -> int:
     peers: list[Peer] = [Limpet(), Buildah()]
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="limpet-bench-", dir="/var/tmp")))
-        server = stack.enter_context(registry(work / "registry"))
+        server = stack.enter_context(docker_registry(work / "registry"))
         base = big_base(work, server.host)
         results = {}
         for scenario in chosen:
@@ -59,7 +59,8 @@ def big_base(work: Path, host: str) -> str:
     os.link(archive, context / "rootfs.tar")
     (context / "Dockerfile").write_text(
         "FROM scratch AS debian\nADD rootfs.tar /\n"
-        "FROM debian\nRUN apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev python3 git\n"
+        "FROM debian\nRUN apt-get update -qq\n"
+        "RUN apt-get install -y -qq --no-install-recommends gcc libc6-dev python3 git\n"
     )
     reference = f"{host}/base:latest"
     subprocess.run(

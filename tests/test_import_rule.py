@@ -15,13 +15,15 @@ ROWS = [
     {"oci", "rootfs"},
     {"dockerfile", "layer", "registry"},
     {"isolation", "cache", "steps"},
-    {"plan", "publish", "stage"},
+    {"files", "outputs"},
+    {"plan", "publish"},
+    {"stage"},
+    {"step_work"},
     {"build"},
     {"cli"},
 ]
-# steps describe processes in the words of isolation's protocols; plan, publish and stage share one row with
-# what a build is made of.
-EXTRA = {"steps": {"isolation"}, "stage": {"plan", "publish"}, "publish": {"cache"}, "oci": set()}
+# Steps describe processes and agents in the words of isolation's protocols.
+EXTRA = {"steps": {"isolation"}}
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}
 
 MODULES = sorted((ROOT / "builder").rglob("*.py"))
