@@ -1,7 +1,7 @@
 """A program that speaks the protocol of docker-credential-* for Google, Amazon and Azure, by their own SDKs.
 
-`python -m builder.registry.credentials.cloud_helper google|ecr|acr get` reads a host from stdin and prints
-`{"Username", "Secret", "Expires"}`; `Expires` (Unix time) is what docker's helpers lack.
+`python cloud_helper.py google|ecr|acr get` reads a host from stdin and prints `{"Username", "Secret", "Expires"}`;
+`Expires` (Unix time) is what docker's helpers lack. Imported by nobody.
 """
 
 from __future__ import annotations
@@ -16,11 +16,6 @@ import sys
 import time
 from typing import Any
 
-ORIGINS = {
-    "google": "Google application default credentials",
-    "ecr": "the AWS credential chain",
-    "acr": "the Azure credential chain",
-}
 _EXTRAS = {"google": "gcs", "ecr": "s3", "acr": "azure"}
 _NOTHING = "credentials not found in native keychain"
 _ECR_REGION = re.compile(r"\.dkr[.-]ecr(-fips)?\.([a-z0-9-]+)\.")
@@ -52,6 +47,8 @@ def google(host: str) -> dict[str, Any]:
     try:
         credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
     except google.auth.exceptions.DefaultCredentialsError as error:
+        if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+            raise  # a credential that was asked for and cannot be used
         return _gcloud(error)
     credentials.refresh(google.auth.transport.requests.Request())  # type: ignore[no-untyped-call]
     # The SDK's expiry is UTC without saying so.
@@ -76,6 +73,7 @@ def _gcloud(error: Exception) -> dict[str, Any]:
 def ecr(host: str) -> dict[str, Any]:
     """An authorization token of Amazon's registry, private or public; it lives twelve hours."""
     import boto3
+    import botocore.config
     import botocore.exceptions
 
     try:
@@ -85,9 +83,8 @@ def ecr(host: str) -> dict[str, Any]:
         else:
             match = _ECR_REGION.search(host)
             assert match is not None, host
-            endpoint = f"https://ecr-fips.{match[2]}.amazonaws.com" if match[1] else None
-            endpoint = os.environ.get("AWS_ENDPOINT_URL_ECR") or os.environ.get("AWS_ENDPOINT_URL") or endpoint
-            client = boto3.client("ecr", region_name=match[2], endpoint_url=endpoint)
+            config = botocore.config.Config(use_fips_endpoint=bool(match[1]))
+            client = boto3.client("ecr", region_name=match[2], config=config)
             data = client.get_authorization_token()["authorizationData"][0]
     except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
         raise NothingFound from error

@@ -11,9 +11,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from builder.registry.credentials import cloud_helper, program
+from builder.registry.credentials import program
 from builder.registry.credentials.credential import Credential
 
+_ORIGINS = {
+    "google": "Google application default credentials",
+    "ecr": "the AWS credential chain",
+    "acr": "the Azure credential chain",
+}
 _HOSTS = {
     "google": re.compile(r"gcr\.io|.+\.gcr\.io|.+\.pkg\.dev|.+\.google\.com"),
     "ecr": re.compile(
@@ -34,8 +39,7 @@ def serves(cloud: str, registry: str) -> bool:
 
 def find(cloud: str, registry: str, environ: Mapping[str, str]) -> Credential | None:
     """A credential from `cloud`'s SDK, None when its chain has none. Raises RegistryError when it fails."""
-    origin = cloud_helper.ORIGINS[cloud]
-    package_root = str(Path(__file__).parents[3])
-    command = [sys.executable, "-m", "builder.registry.credentials.cloud_helper", cloud]
-    path = ":".join(filter(None, (package_root, environ.get("PYTHONPATH", ""))))
-    return program.get(command, registry, {**environ, "PYTHONPATH": path}, origin)
+    helper = Path(__file__).with_name("cloud_helper.py")
+    # -P: the helper's own directory must not come before the SDKs' modules.
+    command = [sys.executable, "-P", str(helper), cloud]
+    return program.get(command, registry, environ, _ORIGINS[cloud])

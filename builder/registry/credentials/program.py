@@ -41,7 +41,7 @@ def get(command: Sequence[str], server: str, environ: Mapping[str, str], origin:
         said = (ended.stdout + ended.stderr).decode("utf-8", "replace").strip()
         if any(words in said.lower() for words in _NOT_FOUND):
             return None
-        raise RegistryError(f"{origin} failed for {server}: {_first_line(said) or f'exit code {ended.returncode}'}")
+        raise RegistryError(f"{origin} failed for {server}: {_last_line(said) or f'exit code {ended.returncode}'}")
     try:
         value = json.loads(ended.stdout)
         username, secret = str(value.get("Username") or ""), str(value.get("Secret") or "")
@@ -57,7 +57,7 @@ def store(command: Sequence[str], server: str, username: str, secret: str, envir
     ended = _run([*command, "store"], value, environ, command[0])
     if ended.returncode != 0:
         said = (ended.stdout + ended.stderr).decode("utf-8", "replace").replace(secret, "***")
-        raise RegistryError(f"{command[0]} could not store the credential for {server}: {_first_line(said)}")
+        raise RegistryError(f"{command[0]} could not store the credential for {server}: {_last_line(said)}")
 
 
 def credential(username: str, secret: str, origin: str, expires: float | None = None) -> Credential | None:
@@ -82,5 +82,6 @@ def _run(
         raise RegistryError(f"{origin} cannot be run: {error.strerror}") from error
 
 
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:300]
+def _last_line(text: str) -> str:
+    """Where programs say what went wrong; libraries they use write above it."""
+    return text.strip().rpartition("\n")[2][:300]
