@@ -12,21 +12,20 @@ from pathlib import Path
 from builder.errors import IsolationError
 from builder.isolation import syscalls
 
-ALL_IDS = 4294967295  # the initial namespace maps 0..2**32-2
+INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO of linux/proc_ns.h
 IdMap = tuple[tuple[int, int, int], ...]  # (inside, outside, count), as /proc/PID/uid_map has them
 
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """What this process is now. `uid_map` and `gid_map` are its own, `initial` says that no user namespace is new."""
+    """What this process is now: `uid_map` and `gid_map` are its own.
+
+    `initial`: it is in the machine's own user namespace, where trusted.* attributes and mknod work.
+    """
 
     uid_map: IdMap
     gid_map: IdMap
-
-    @property
-    def initial(self) -> bool:
-        """Whether this is the machine's own user namespace, where trusted.* attributes and mknod work."""
-        return self.uid_map == ((0, 0, ALL_IDS),)
+    initial: bool
 
     @property
     def single_id(self) -> bool:
@@ -48,7 +47,8 @@ def enter() -> Entered:
     if os.geteuid() != 0 or not _enter_mount_namespace():
         _enter_user_namespace()
     syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
-    return Entered(id_map("uid_map"), id_map("gid_map"))
+    initial = os.stat("/proc/self/ns/user").st_ino == INITIAL_USER_NAMESPACE
+    return Entered(id_map("uid_map"), id_map("gid_map"), initial)
 
 
 def _enter_mount_namespace() -> bool:

@@ -145,11 +145,14 @@ def test_gnu_tar_agrees(tmp_path: Path, into: Path) -> None:
         (origin / name).parent.mkdir(exist_ok=True)
         (origin / name).write_bytes(data)
     with open(origin / "sparse", "wb") as file:
-        for at in range(0, 60):
+        for at in range(60):
             file.seek(at * 100_000)
             file.write(b"data" * 2000)
         file.truncate(8_000_000)
-    formats = [["--format=gnu"], *(["--format=pax", f"--sparse-version={version}"] for version in ("0.0", "0.1", "1.0"))]
+    formats = [
+        ["--format=gnu"],
+        *(["--format=pax", f"--sparse-version={version}"] for version in ("0.0", "0.1", "1.0")),
+    ]
     for arguments in formats:
         data = subprocess.run(
             ["tar", "c", "--sparse", *arguments, "-C", str(origin), "."], check=True, capture_output=True

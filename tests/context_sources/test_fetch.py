@@ -56,7 +56,15 @@ def test_the_location_says_which_source(location: str, kind: str) -> None:
 
 
 def test_every_built_in_source_loads() -> None:
-    locations = ("/", "tar://-", "https://h/x", "git://h/x", "s3://b/k", "gs://b/k", "https://a.blob.core.windows.net/c/b")
+    locations = (
+        "/",
+        "tar://-",
+        "https://h/x",
+        "git://h/x",
+        "s3://b/k",
+        "gs://b/k",
+        "https://a.blob.core.windows.net/c/b",
+    )
     loaded = {type(find_source(location, FetchSettings())).__name__ for location in (*locations, "oci://r/p")}
     assert loaded == {value.partition(":")[2] for value in BUILT_IN.values()}
 
@@ -158,12 +166,12 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path, fetcher: Fetcher) 
     path = tmp_path / "a.tar"
     path.write_bytes(archive_of({"a": bytes(3 << 20)}))
     program = (
-        "import sys, pathlib; from context_sources import fetch, FetchSettings; from builder.errors import ContextError\n"
+        "import sys, pathlib; from context_sources import fetch, FetchSettings; from builder.errors import ContextError\n"  # noqa: E501
         f"try: fetch('tar://{path}', pathlib.Path('{tmp_path}/small'), FetchSettings())\n"
         "except ContextError as error: print(error.message, '|', error.hint)"
     )
     (tmp_path / "small").mkdir()
-    command = f"mount -t tmpfs -o size=1m none {tmp_path}/small && exec {sys.executable} -c \"$PROGRAM\""
+    command = f'mount -t tmpfs -o size=1m none {tmp_path}/small && exec {sys.executable} -c "$PROGRAM"'
     done = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", command],
         env={**os.environ, "PROGRAM": program},

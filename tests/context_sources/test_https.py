@@ -102,7 +102,9 @@ def test_a_cut_connection_goes_on(
 ) -> None:
     """By a range, or, where the server knows none, from the start, past what is there."""
     for _ in range(2):
-        site.fault(CutResponse(2_000_000, orderly) if with_range or not site.faults else CutResponse(2_500_000, orderly))
+        site.fault(
+            CutResponse(2_000_000, orderly) if with_range or not site.faults else CutResponse(2_500_000, orderly)
+        )
         if not with_range:
             site.fault(Without("Range"))
     if not with_range:
@@ -178,7 +180,7 @@ def test_user_and_password_of_the_url(site: Front, trusting: dict[str, str], fet
     fetched = fetcher(f"https://user:{PASSWORD}@{site.host}/private/context.tar", trusting)
     assert tree(fetched.path) == FILES
     assert fetched.source == f"https://{site.host}/private/context.tar"
-    with pytest.raises(ContextError, match="401 .*; the credential was the user in the URL"):
+    with pytest.raises(ContextError, match=r"401 .*; the credential was the user in the URL"):
         fetcher(f"https://user:wrong-wrong@{site.host}/private/context.tar", trusting)
     assert PASSWORD not in fetcher.log
 
