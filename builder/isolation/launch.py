@@ -32,16 +32,19 @@ class Running:
         with self._lock:
             if self._ended:
                 raise IsolationError("the build was stopped")
-            process = subprocess.Popen(
-                arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={},
-                cwd="/",
-                pass_fds=pass_fds,
-                start_new_session=True,
-            )
+            try:
+                process = subprocess.Popen(
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env={},
+                    cwd="/",
+                    pass_fds=pass_fds,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise IsolationError(f"cannot start {arguments[0]}: {error.strerror}") from error
             self._processes.add(process)
             return process
 

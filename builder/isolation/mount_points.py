@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import IsolationError
+from builder.isolation.directories import open_directory
 from builder.rootfs.directory import DirectoryTree
 from builder.rootfs.entry import Entry
 from builder.rootfs.paths import resolve
@@ -66,7 +67,7 @@ class MountPoints:
                 self.directories[path] = entry
 
     def _make_one(self, parent: str, name: str, directory: bool) -> None:
-        above = open_directory(str(self.root), parent)
+        above = open_directory(self.root, parent)
         try:
             before = os.fstat(above).st_mtime_ns
             try:
@@ -85,7 +86,7 @@ class MountPoints:
 
     def _remove(self, made: _Made) -> None:
         try:
-            above = open_directory(str(self.root), made.parent)
+            above = open_directory(self.root, made.parent)
         except OSError:
             return  # the step removed or replaced what it was in
         try:
@@ -103,16 +104,3 @@ class MountPoints:
             return  # gone, or no longer empty: the step's own
         finally:
             os.close(above)
-
-
-def open_directory(root: str, path: str) -> int:
-    """A descriptor of directory `path` of `root`, no component of which is a symlink. Raises OSError."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    for name in filter(None, path.split("/")):
-        try:
-            below = os.open(name, flags, dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
-        descriptor = below
-    return descriptor

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.isolation import Process, Root
+from builder.isolation.directories import remove_tree
 from builder.isolation.enter import Entered
+from builder.isolation.fake_ids import faked_ids
 from builder.isolation.implied import restore_implied
 from builder.isolation.launch import Running, launch
 from builder.isolation.mount_points import MountPoints
 from builder.isolation.overlay import MAX_LOWERS, OverlayKind, OverlayRoot
 from builder.isolation.owners import Owners, RealOwners, RecordedOwners
 from builder.isolation.plain import PlainRoot
-from builder.isolation.removal import remove_tree
+from builder.isolation.seccomp import filter_program
 from builder.isolation.specification import Abilities, specification
 from builder.isolation.store import LayerStore, unpack_layer
 from builder.isolation.untouched import Exchanged
@@ -52,8 +54,9 @@ class Namespaces:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._kind = OverlayKind("trusted" if ground.entered.initial else "user")
-        self._owners: Owners = RecordedOwners() if ground.entered.single_id else RealOwners()
-        self._runner = NamespaceRunner(abilities(ground, self._kind))
+        faked = RecordedOwners() if ground.entered.single_id else None
+        self._owners: Owners = faked or RealOwners()
+        self._runner = NamespaceRunner(abilities(ground, self._kind), faked)
         self._store = LayerStore(work_dir / "layers", self._kind.xattr, self._owners, not_applied)
 
     @contextmanager
@@ -115,13 +118,19 @@ class NamespaceRunner:
     """Runs processes by the sandbox program, each in new namespaces."""
 
     abilities: Abilities
+    faked: RecordedOwners | None = None  # with one id only
 
     def run(self, process: Process, root: Path, directory: Path, running: Running) -> Exchanged:
         directory.mkdir()
         try:
             with ExitStack() as stack:
                 points = stack.enter_context(MountPoints(root))
-                launch(running, specification(process, points, directory, self.abilities, stack), process.output)
+                spec = specification(process, points, directory, self.abilities, stack)
+                listener = None
+                if self.faked is not None:
+                    listener = stack.enter_context(faked_ids(process, root, self.faked))
+                    spec["filter"] = filter_program()
+                launch(running, spec, process.output, listener)
             return Exchanged(directories=points.directories)
         finally:
             remove_tree(directory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,14 +12,14 @@ from typing import Literal
 from builder.errors import IsolationError
 from builder.isolation import Process, syscalls
 from builder.isolation.apply import apply_changes
+from builder.isolation.directories import remove_tree
 from builder.isolation.launch import Running
 from builder.isolation.owners import Owners
-from builder.isolation.removal import remove_tree
 from builder.isolation.runner import Runner
 from builder.isolation.untouched import without_untouched
 from builder.rootfs.changes import overlay_changes
 from builder.rootfs.directory import DirectoryTree
-from builder.rootfs.entry import Change, Entry
+from builder.rootfs.entry import Change, Entry, FileType
 
 MAX_LOWERS = 480  # the kernel's OVL_MAX_STACK is 500
 
@@ -73,8 +73,14 @@ class OverlayRoot:
 
     def run(self, process: Process) -> None:
         with self._lock:
+            # Only where owners are noted is it of interest who made what.
+            noted = self._owners.recorded and (process.uid, process.gid) != (0, 0)
+            existing = set(self._in_upper()) if noted and self._ran else set()
             self._ran = True
             self._runner.run(process, self._path, self._directory / "run", self._running)
+            if noted:
+                made = (path for path in self._in_upper() if path not in existing and self._below(path) is None)
+                self._owners.adopt(self._path, made, process.uid, process.gid)
 
     def commit(self) -> Iterable[Change]:
         with self._lock:
@@ -104,6 +110,12 @@ class OverlayRoot:
     @property
     def _upper(self) -> Path:
         return self._directory / f"{self._generation}u"
+
+    def _in_upper(self) -> Iterator[str]:
+        """The paths that the upper directory has, whiteouts left out."""
+        for entry in DirectoryTree(self._upper).walk():
+            if entry.type is not FileType.CHARACTER_DEVICE:
+                yield entry.path
 
     def _below(self, path: str) -> Entry | None:
         """What the lower directories have at `path`."""

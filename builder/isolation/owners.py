@@ -6,12 +6,16 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
-from builder.rootfs.entry import Entry
+from builder.isolation.directories import open_directory
+from builder.rootfs.entry import Entry, FileType
 
 OWNER_XATTR = "user.limpet.owner"
+DEVICE_XATTR = "user.limpet.device"
 # The file system has no user.* attributes (tmpfs before Linux 6.6), or not for this kind of file (symlinks, devices).
 _NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EACCES)
 
@@ -22,6 +26,10 @@ class Owners(Protocol):
     @property
     def recorded(self) -> bool:
         """Whether owners are noted beside the files."""
+        ...
+
+    def adopt(self, root: Path, paths: Iterable[str], uid: int, gid: int) -> None:
+        """A process of `uid` and `gid` made what is at `paths` of directory `root`."""
         ...
 
     def set(self, parent: int, name: str, entry: Entry) -> None:
@@ -38,6 +46,9 @@ class RealOwners:
 
     recorded = False
 
+    def adopt(self, root: Path, paths: Iterable[str], uid: int, gid: int) -> None:
+        pass  # the kernel saw to it
+
     def set(self, parent: int, name: str, entry: Entry) -> None:
         os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
 
@@ -49,7 +60,7 @@ class RecordedOwners:
     """Files have their owner in an extended attribute, or here by inode where they cannot have one.
 
     All files are on one file system: overlayfs then shows the inode numbers of the layers below. Only owners other
-    than root are noted. May be used from any thread.
+    than root need be noted. Devices are empty files with a note. May be used from any thread.
     """
 
     recorded = True
@@ -59,22 +70,38 @@ class RecordedOwners:
         self._by_inode: dict[int, tuple[int, int]] = {}
 
     def set(self, parent: int, name: str, entry: Entry) -> None:
-        self.record(f"/proc/self/fd/{parent}/{name}", entry.uid, entry.gid)
+        if (entry.uid, entry.gid) == (0, 0) and entry.type is FileType.FILE:
+            return  # a new file has no note
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            self.record(f"/proc/self/fd/{descriptor}", entry.uid, entry.gid)
+        finally:
+            os.close(descriptor)
 
     def of(self, entry: Entry, location: str) -> Entry:
-        uid, gid = self.read(location)
-        return replace(entry, uid=uid, gid=gid)
+        uid, gid = self._read(location, follow=False)
+        entry = replace(entry, uid=uid, gid=gid)
+        device = _get(location, DEVICE_XATTR, follow=False) if entry.type is FileType.FILE and not entry.size else None
+        if device is not None:
+            kind, major, minor = device.split()
+            file_type = FileType.CHARACTER_DEVICE if kind == b"c" else FileType.BLOCK_DEVICE
+            entry = replace(entry, type=file_type, device=(int(major), int(minor)), content=None, link_id=None)
+        return entry
 
-    def record(self, path: str, uid: int, gid: int) -> None:
-        """Note the owner of what is at `path`; a symlink is not followed; -1 leaves one of them as it is."""
+    def record(self, path: str, uid: int, gid: int, explicit_root: bool = False) -> None:
+        """Note the owner of what is at `path`, followed to its end; -1 leaves one of them as it is.
+
+        With `explicit_root` also that it is root. Raises OSError.
+        """
         if uid == -1 or gid == -1:
             old_uid, old_gid = self.read(path)
             uid, gid = old_uid if uid == -1 else uid, old_gid if gid == -1 else gid
-        status = os.lstat(path)
+        status = os.stat(path)
+        needed = explicit_root or (uid, gid) != (0, 0)
         if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
             try:
-                if (uid, gid) != (0, 0):
-                    os.setxattr(path, OWNER_XATTR, f"{uid}:{gid}".encode(), follow_symlinks=False)
+                if needed:
+                    os.setxattr(path, OWNER_XATTR, f"{uid}:{gid}".encode())
                 else:
                     _remove_xattr(path)
                 return
@@ -82,26 +109,65 @@ class RecordedOwners:
                 if error.errno not in _NO_XATTR:
                     raise
         with self._lock:
-            if (uid, gid) != (0, 0):
+            if needed:
                 self._by_inode[status.st_ino] = (uid, gid)
             else:
                 self._by_inode.pop(status.st_ino, None)
 
+    def record_device(self, path: str, mode: int, device: int) -> None:
+        """Note that the empty file at `path` stands for a device; `device` as the kernel numbers it."""
+        # new_encode_dev of the kernel, which os.major does not take apart on every machine
+        major, minor = (device & 0xFFF00) >> 8, (device & 0xFF) | (device >> 12 & 0xFFF00)
+        kind = "c" if stat.S_ISCHR(mode) else "b"
+        os.setxattr(path, DEVICE_XATTR, f"{kind} {major} {minor}".encode())
+
+    def adopt(self, root: Path, paths: Iterable[str], uid: int, gid: int) -> None:
+        """Let what a process of `uid` and `gid` made at `paths` of directory `root` be its own, unless noted otherwise."""
+        for path in paths:
+            parent = open_directory(root, path.rpartition("/")[0])
+            try:
+                descriptor = os.open(path.rpartition("/")[2], os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            finally:
+                os.close(parent)
+            try:
+                if not self._has(f"/proc/self/fd/{descriptor}"):
+                    self.record(f"/proc/self/fd/{descriptor}", uid, gid)
+            finally:
+                os.close(descriptor)
+
     def read(self, path: str) -> tuple[int, int]:
-        """(uid, gid) of what is at `path`. Raises OSError when nothing is."""
-        try:
-            uid, _, gid = os.getxattr(path, OWNER_XATTR, follow_symlinks=False).partition(b":")
-            return int(uid), int(gid)
-        except OSError as error:
-            if error.errno not in (errno.ENODATA, *_NO_XATTR):
-                raise
+        """(uid, gid) of what is at `path`, followed to its end. Raises OSError when nothing is."""
+        return self._read(path, follow=True)
+
+    def _has(self, path: str) -> bool:
+        if _get(path, OWNER_XATTR, follow=True) is not None:
+            return True
         with self._lock:
-            return self._by_inode.get(os.lstat(path).st_ino, (0, 0)) if self._by_inode else (0, 0)
+            return os.stat(path).st_ino in self._by_inode
+
+    def _read(self, path: str, follow: bool) -> tuple[int, int]:
+        noted = _get(path, OWNER_XATTR, follow)
+        if noted is not None:
+            uid, _, gid = noted.partition(b":")
+            return int(uid), int(gid)
+        with self._lock:
+            if not self._by_inode:
+                return (0, 0)
+            return self._by_inode.get(os.stat(path, follow_symlinks=follow).st_ino, (0, 0))
+
+
+def _get(path: str, name: str, follow: bool) -> bytes | None:
+    try:
+        return os.getxattr(path, name, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, *_NO_XATTR):
+            return None
+        raise
 
 
 def _remove_xattr(path: str) -> None:
     try:
-        os.removexattr(path, OWNER_XATTR, follow_symlinks=False)
+        os.removexattr(path, OWNER_XATTR)
     except OSError as error:
         if error.errno != errno.ENODATA:
             raise

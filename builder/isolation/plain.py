@@ -11,9 +11,9 @@ from pathlib import Path
 from builder.isolation import Process
 from builder.isolation.apply import apply_changes
 from builder.isolation.contents import write_content
+from builder.isolation.directories import remove_tree
 from builder.isolation.launch import Running
 from builder.isolation.owners import Owners
-from builder.isolation.removal import remove_tree
 from builder.isolation.runner import Runner
 from builder.isolation.untouched import without_untouched
 from builder.rootfs.changes import Snapshot, changes
@@ -49,10 +49,15 @@ class PlainRoot:
 
     def run(self, process: Process) -> None:
         with self._lock:
+            noted = self._owners.recorded and (process.uid, process.gid) != (0, 0)
+            existing = Snapshot.of(self._path).statuses if noted else {}
             self._ran = True
             exchanged = self._runner.run(process, self._path, self._directory / "run", self._running)
             self._covered |= exchanged.covered
             self._directories = {**exchanged.directories, **self._directories}
+            if noted:
+                made = Snapshot.of(self._path).statuses.keys() - existing.keys()
+                self._owners.adopt(self._path, made, process.uid, process.gid)
 
     def commit(self) -> Iterable[Change]:
         with self._lock:

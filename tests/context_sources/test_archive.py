@@ -87,7 +87,7 @@ def test_damage_is_found(into: Path, compression: str) -> None:
         (b"PK\x03\x04" + bytes(100), "is a zip archive"),
         (b"<!DOCTYPE html><title>Sign in</title>" + bytes(1000), "is an HTML page"),
         (os.urandom(20000).replace(b"\x1f", b"x"), "is not a tar archive"),
-        (gzip.compress(b"just text" * 200), "is not a tar archive"),
+        (gzip.compress(b"just text" * 200, mtime=0), "is not a tar archive"),
     ],
 )
 def test_other_content_is_named(into: Path, data: bytes, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Removing directories that hold whatever an image or a step put there."""
+"""Directories that hold whatever an image or a step put there: opening and removing them safely."""
 
 from __future__ import annotations
 
@@ -26,3 +26,16 @@ def remove_tree(path: Path | str) -> None:
             os.unlink(failed)
 
     shutil.rmtree(path, onerror=unlock)
+
+
+def open_directory(root: Path | str, path: str) -> int:
+    """A descriptor of directory `path` of `root`, no component of which is a symlink. Raises OSError."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in filter(None, path.split("/")):
+        try:
+            below = os.open(name, flags, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = below
+    return descriptor
