@@ -52,7 +52,9 @@ COMMANDS = {
         Command(
             "index create", "make one index of images built for several platforms", "index_command", "REF MEMBER..."
         ),
-        Command("catalog", "write the pipeline definitions as a Tekton bundle", "catalog_command", "bundle REF"),
+        Command(
+            "catalog", "write the pipeline definitions as a Tekton bundle", "catalog_command", "bundle REF [FILE...]"
+        ),
         Command("version", "print Limpet's version", "version_command"),
     )
 }

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 from builder.errors import IsolationError
 from builder.isolation.contents import write_content
-from builder.isolation.directories import open_directory, remove_tree
+from builder.isolation.directories import open_directory
 from builder.isolation.owners import Owners
+from builder.isolation.removal import remove_tree
 from builder.rootfs.entry import Change, Entry, FileType, Opaque, Whiteout
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from builder.errors import IsolationError
 from builder.isolation import Process, Root
-from builder.isolation.directories import remove_tree
 from builder.isolation.launch import Running, launch
 from builder.isolation.lay_in import CacheLocks, lay_in
 from builder.isolation.namespaces import unpack_plain
 from builder.isolation.owners import RealOwners
 from builder.isolation.plain import PlainRoot
+from builder.isolation.removal import remove_tree
 from builder.isolation.specification import command
 from builder.isolation.untouched import Exchanged
 from builder.oci.image import Image

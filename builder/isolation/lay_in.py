@@ -14,8 +14,8 @@ from pathlib import Path
 from builder.errors import IsolationError
 from builder.isolation import AgentSocket, Bind, Cache, Process, ProcessMount, SecretFile, Tmpfs
 from builder.isolation.agent import agent_proxy
-from builder.isolation.directories import remove_tree
 from builder.isolation.mount_points import MountPoints
+from builder.isolation.removal import remove_tree
 from builder.isolation.specification import copy_of, network_files
 from builder.isolation.untouched import Exchanged
 

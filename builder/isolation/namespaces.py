@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.isolation import Process, Root
-from builder.isolation.directories import remove_tree
 from builder.isolation.enter import Entered
 from builder.isolation.fake_ids import faked_ids
 from builder.isolation.implied import restore_implied
@@ -20,6 +19,7 @@ from builder.isolation.mount_points import MountPoints
 from builder.isolation.overlay import MAX_LOWERS, OverlayKind, OverlayRoot
 from builder.isolation.owners import Owners, RealOwners, RecordedOwners
 from builder.isolation.plain import PlainRoot
+from builder.isolation.removal import remove_tree
 from builder.isolation.seccomp import filter_program
 from builder.isolation.specification import Abilities, specification
 from builder.isolation.store import LayerStore, unpack_layer

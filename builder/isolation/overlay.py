@@ -12,9 +12,9 @@ from typing import Literal
 from builder.errors import IsolationError
 from builder.isolation import Process, syscalls
 from builder.isolation.apply import apply_changes
-from builder.isolation.directories import remove_tree
 from builder.isolation.launch import Running
 from builder.isolation.owners import Owners
+from builder.isolation.removal import remove_tree
 from builder.isolation.runner import Runner
 from builder.isolation.untouched import without_untouched
 from builder.rootfs.changes import overlay_changes

@@ -122,7 +122,7 @@ class RecordedOwners:
         os.setxattr(path, DEVICE_XATTR, f"{kind} {major} {minor}".encode())
 
     def adopt(self, root: Path, paths: Iterable[str], uid: int, gid: int) -> None:
-        """Let what a process of `uid` and `gid` made at `paths` of directory `root` be its own, unless noted otherwise."""
+        """What a process of `uid` and `gid` made at `paths` of directory `root` is its own, unless noted otherwise."""
         for path in paths:
             parent = open_directory(root, path.rpartition("/")[0])
             try:

@@ -11,9 +11,9 @@ from pathlib import Path
 from builder.isolation import Process
 from builder.isolation.apply import apply_changes
 from builder.isolation.contents import write_content
-from builder.isolation.directories import remove_tree
 from builder.isolation.launch import Running
 from builder.isolation.owners import Owners
+from builder.isolation.removal import remove_tree
 from builder.isolation.runner import Runner
 from builder.isolation.untouched import without_untouched
 from builder.rootfs.changes import Snapshot, changes

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from builder.isolation.directories import remove_tree
 from builder.isolation.owners import Owners
+from builder.isolation.removal import remove_tree
 from builder.layer.target import NotApplied
 from builder.layer.unpack import Unpacked, unpack
 from builder.oci import media_types

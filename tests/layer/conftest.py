@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,15 @@ def tar_of(changes: Iterable[Change]) -> bytes:
         if change.content is not None:
             content = change.content.open().read()
             data += content + bytes(-len(content) % 512)
+    return data + END_OF_ARCHIVE
+
+
+def raw_tar(entries: Iterable[tuple[str, Entry]]) -> bytes:
+    """A tar whose names are exactly as given, `..` and all."""
+    data = b""
+    for name, entry in entries:
+        content = entry.content.open().read() if entry.content else b""
+        data += header(replace(entry, path=name), entry.mtime) + content + bytes(-len(content) % 512)
     return data + END_OF_ARCHIVE
 
 

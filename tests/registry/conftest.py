@@ -15,20 +15,23 @@ from builder.registry.registries import Registries
 from builder.registry.settings import RegistrySettings
 from tests.servers.certificates import Authority
 from tests.servers.front import Front, front
-from tests.servers.registry import RegistryServer, docker_registry, missing
+from tests.servers.registry import DISTRIBUTION_2, RegistryServer, docker_registry, missing
 from tests.servers.tokens import TokenServer, token_server
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _programs() -> None:
-    if missing():
-        pytest.skip(missing())
+@pytest.fixture(scope="session")
+def program(request: pytest.FixtureRequest) -> str:
+    """The registry's program: docker-registry, or what a test is parametrized with."""
+    chosen: str = getattr(request, "param", DISTRIBUTION_2)
+    if missing(chosen):
+        pytest.skip(missing(chosen))
+    return chosen
 
 
 @pytest.fixture(scope="session")
-def plain(tmp_path_factory: pytest.TempPathFactory, _programs: None) -> Iterator[RegistryServer]:
+def plain(tmp_path_factory: pytest.TempPathFactory, program: str) -> Iterator[RegistryServer]:
     """One registry without TLS and authentication for all tests; each uses names of its own."""
-    with docker_registry(tmp_path_factory.mktemp("plain")) as server:
+    with docker_registry(tmp_path_factory.mktemp("plain"), program=program) as server:
         yield server
 
 
@@ -39,12 +42,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Callable[..., RegistryServer]]:
+def registry(tmp_path: Path, program: str) -> Iterator[Callable[..., RegistryServer]]:
     """Starts registries; the arguments are those of docker_registry without the directory."""
     numbers = itertools.count()
     with contextlib.ExitStack() as stack:
         yield lambda **options: stack.enter_context(
-            docker_registry(options.pop("directory", tmp_path / f"registry{next(numbers)}"), **options)
+            docker_registry(options.pop("directory", tmp_path / f"registry{next(numbers)}"), program=program, **options)
         )
 
 

@@ -1,4 +1,4 @@
-"""Debian's docker-registry in every set-up that tests need."""
+"""Registries in every set-up that tests need: Debian's docker-registry (distribution 2), and distribution 3."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PROGRAM = "docker-registry"
+DISTRIBUTION_2 = "docker-registry"
+DISTRIBUTION_3 = str(Path(__file__).parents[2] / ".cache/test-servers/bin/registry")
+PROGRAMS = {"distribution-2": DISTRIBUTION_2, "distribution-3": DISTRIBUTION_3}
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def docker_registry(
     port: int = 0,
     relative_urls: bool = True,
     listen: str = "127.0.0.1",
+    program: str = DISTRIBUTION_2,
 ) -> Iterator[RegistryServer]:
     """`certificate` and key make it TLS, `client_authority` asks for client certificates signed by it, `users` makes
     it ask for Basic, `token` for Bearer; `mirror_of` (a URL) makes it a pull-through cache. A `directory` that was
@@ -136,7 +139,7 @@ def docker_registry(
     user, password = next(iter((users or {"": ""}).items()))
     with open(directory / "log", "ab") as log:
         process = subprocess.Popen(
-            [PROGRAM, "serve", str(file)],
+            [program, "serve", str(file)],
             stdout=log,
             stderr=log,
             env={"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"},
@@ -149,9 +152,13 @@ def docker_registry(
         server.stop()
 
 
-def missing() -> str:
-    """Why no registry can be started, or ""."""
-    return "" if shutil.which(PROGRAM) else f"{PROGRAM} is not installed"
+def missing(program: str = DISTRIBUTION_2) -> str:
+    """Why `program` cannot be started, or ""."""
+    if shutil.which(program):
+        return ""
+    if program == DISTRIBUTION_3:
+        return "distribution 3 is not installed; scripts/setup-second-registry.sh does it where there is Go"
+    return f"{program} is not installed"
 
 
 def free_port() -> int:
