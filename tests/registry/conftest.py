@@ -15,14 +15,20 @@ from builder.registry.registries import Registries
 from builder.registry.settings import RegistrySettings
 from tests.servers.certificates import Authority
 from tests.servers.front import Front, front
-from tests.servers.registry import DISTRIBUTION_2, RegistryServer, docker_registry, missing
+from tests.servers.registry import PROGRAMS, RegistryServer, docker_registry, missing
 from tests.servers.tokens import TokenServer, token_server
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test that starts a registry runs with each implementation."""
+    if "program" in metafunc.fixturenames:
+        metafunc.parametrize("program", PROGRAMS.values(), ids=PROGRAMS, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def program(request: pytest.FixtureRequest) -> str:
-    """The registry's program: docker-registry, or what a test is parametrized with."""
-    chosen: str = getattr(request, "param", DISTRIBUTION_2)
+    """The registry's program."""
+    chosen: str = request.param
     if missing(chosen):
         pytest.skip(missing(chosen))
     return chosen

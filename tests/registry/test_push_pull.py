@@ -26,9 +26,7 @@ from builder.registry.pull import resolve
 from builder.registry.push import Uploader
 from tests.images import AMD64, image, layer, noise
 from tests.registry.conftest import Connect
-from tests.servers.registry import PROGRAMS, RegistryServer
-
-pytestmark = pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS, indirect=True, scope="session")
+from tests.servers.registry import RegistryServer
 
 ARM64 = Platform("linux", "arm64")
 needs_skopeo = pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
