@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: help setup demo test lint bench image clean
+.PHONY: help setup demo test lint bench image catalog clean
 
 help:
 	@echo "make demo   build examples/hello with Limpet, push it to a local registry, and run it"
 	@echo "make test   run every check: ruff, mypy, the import rule, all tests"
+	@echo "make image  build the executor image into .cache/image/executor (scripts/image.sh pushes it)"
+	@echo "make catalog  write catalog/ from task/"
 	@echo "make bench  compare with buildah (minutes)"
 	@echo "make clean  remove what these commands made"
 
@@ -21,6 +23,12 @@ test: setup
 
 lint: setup
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+image: setup
+	@scripts/image.sh
+
+catalog: setup
+	@$(VENV)/bin/python scripts/generate-catalog.py
 
 bench: setup
 	@$(VENV)/bin/python benchmarks/run.py
