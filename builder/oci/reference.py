@@ -74,7 +74,11 @@ class Reference:
         """As Docker shows it: `foo:latest` for an official image of Docker Hub."""
         if self.registry != DOCKER_HUB:
             return self.qualified
-        return self.repository.removeprefix("library/") + self._suffix()
+        first, _, rest = self.repository.partition("/")
+        short = rest if first == "library" and "/" not in rest else self.repository
+        if "/" in short and (first == "library" or _split(short)[0]):
+            return str(self)  # shorter, it would name another image
+        return short + self._suffix()
 
     @property
     def api_host(self) -> str:

@@ -87,8 +87,9 @@ class BlobUpload:
         chunked = descriptor.size > settings.monolithic_limit
         attempt = 0
         while True:
+            # What is refused here is refused for good: the codes below are about bytes that were sent.
+            location = self._start()
             try:
-                location = self._start()
                 if chunked:
                     self._in_chunks(location, descriptor, blob)
                 else:

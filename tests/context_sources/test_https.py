@@ -95,7 +95,6 @@ def test_a_redirect_to_plain_http_must_be_allowed(
     assert tree(fetcher(f"https://{site.host}/x", trusting, allow_http=True).path) == FILES
 
 
-@pytest.mark.xfail(reason="known to fail: not mended yet, see the open issues", strict=False)
 @pytest.mark.parametrize("with_range", [True, False])
 @pytest.mark.parametrize("orderly", [True, False])
 def test_a_cut_connection_goes_on(
@@ -127,7 +126,6 @@ def test_an_archive_that_changes_half_way_is_not_mixed(
     assert os.listdir(fetcher.into) == []
 
 
-@pytest.mark.xfail(reason="known to fail: not mended yet, see the open issues", strict=False)
 def test_a_server_without_ranges_whose_bytes_change_is_noticed(fetcher: Fetcher) -> None:
     """It sends neither ETag nor time: only the bytes themselves can tell."""
     other = bytearray(BIG)

@@ -10,19 +10,27 @@ from typing import Any
 
 import pytest
 
+from builder.oci.image import Image
+from builder.oci.reference import Reference
 from builder.registry.credentials import Credentials
+from builder.registry.push import Uploader
 from builder.registry.registries import Registries
 from builder.registry.settings import RegistrySettings
-from tests.servers.certificates import Authority
+from tests.images import image, layer, noise
+from tests.servers.certificates import Authority, Pair
 from tests.servers.front import Front, front
-from tests.servers.registry import PROGRAMS, RegistryServer, docker_registry, missing
+from tests.servers.registry import DISTRIBUTION_2, PROGRAMS, RegistryServer, docker_registry, missing
 from tests.servers.tokens import TokenServer, token_server
+
+_OF_EVERY_REGISTRY = ("test_authentication", "test_push_pull", "test_uploads")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test that starts a registry runs with each implementation."""
+    """Tests of what registries do differently run with each implementation."""
     if "program" in metafunc.fixturenames:
-        metafunc.parametrize("program", PROGRAMS.values(), ids=PROGRAMS, indirect=True, scope="session")
+        every = metafunc.module.__name__.rpartition(".")[2] in _OF_EVERY_REGISTRY
+        programs = PROGRAMS if every else {"distribution-2": DISTRIBUTION_2}
+        metafunc.parametrize("program", programs.values(), ids=programs, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -64,10 +72,37 @@ def troubled() -> Iterator[Callable[..., Front]]:
         yield lambda host, **options: stack.enter_context(front(host, **options))
 
 
+@pytest.fixture(scope="session")
+def signer(authority: Authority) -> Pair:
+    """What token servers sign with."""
+    return authority.server("signer")
+
+
 @pytest.fixture
-def tokens(tmp_path: Path) -> Iterator[TokenServer]:
+def shop(plain: RegistryServer, troubled: Callable[..., Front]) -> Front:
+    """A front before the plain registry."""
+    return troubled(plain.host)
+
+
+@pytest.fixture
+def made() -> Image:
+    """An image whose first layer is three megabytes of noise."""
+    return image(layer({"a": noise(3_000_000)}), layer({"b": b"2"}))
+
+
+@pytest.fixture
+def pushed(plain: RegistryServer, connect: Connect, name: str, made: Image) -> Image:
+    """`made`, in the plain registry under the test's name."""
+    registries = connect()
+    with Uploader(registries, registries.repository(Reference.parse(f"{plain.host}/{name}"), "push")) as uploader:
+        uploader.finish(made, ["1"])
+    return made
+
+
+@pytest.fixture
+def tokens(signer: Pair) -> Iterator[TokenServer]:
     """A token server over plain HTTP."""
-    with token_server(tmp_path / "tokens") as server:
+    with token_server(signer) as server:
         yield server
 
 

@@ -19,7 +19,7 @@ from builder.registry.pull import resolve
 from builder.registry.push import Uploader
 from tests.images import AMD64, image, layer, noise
 from tests.registry.conftest import Connect
-from tests.servers.certificates import Authority
+from tests.servers.certificates import Authority, Pair
 from tests.servers.front import Answer, Front
 from tests.servers.registry import RegistryServer, TokenAuth
 from tests.servers.tokens import TokenServer, token_server
@@ -268,9 +268,9 @@ def test_a_token_server_over_http_gets_nothing_from_a_tls_registry(
     assert tokens.asked == []
 
 
-def test_a_token_server_with_tls(registry: Start, connect: Connect, authority: Authority, tmp_path: Path) -> None:
+def test_a_token_server_with_tls(registry: Start, connect: Connect, authority: Authority, signer: Pair) -> None:
     pair = authority.server()
-    with token_server(tmp_path / "tokens", tls=pair) as tokens:
+    with token_server(signer, tls=pair) as tokens:
         tokens.passwords, tokens.may = {"me": "secret"}, {"me": {"": "pull,push"}}
         server = registry(certificate=(pair.certificate, pair.key), token=tokens.auth)
         known = auths(**{server.host: ("me", "secret")})

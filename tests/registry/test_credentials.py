@@ -18,7 +18,7 @@ from builder.errors import BuildError, RegistryError, UsageError
 from builder.events import Message
 from builder.registry.credentials import Credential, Credentials, login
 from builder.registry.credentials.keys import Scope, helper_key
-from tests.registry.test_push_pull import Recorder
+from tests.registry.client import Recorder
 
 
 def auth(user: str, password: str = "secret") -> dict[str, str]:

@@ -14,8 +14,8 @@ from builder.registry.mirrors import Candidate, Mirror, Mirrors
 from builder.registry.pull import resolve
 from builder.registry.push import Uploader
 from tests.images import AMD64, image, layer, noise
+from tests.registry.client import Recorder
 from tests.registry.conftest import Connect
-from tests.registry.test_push_pull import Recorder
 from tests.servers.front import Answer, Front
 from tests.servers.registry import RegistryServer, free_port
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from builder.errors import ImageError, RegistryError
-from builder.events import Event, Message, Transfer
+from builder.events import Transfer
 from builder.oci import layout, media_types
 from builder.oci.archive import read_archive, write_archive
 from builder.oci.descriptor import Descriptor
@@ -25,6 +25,7 @@ from builder.registry.download import RemoteBlob
 from builder.registry.pull import resolve
 from builder.registry.push import Uploader
 from tests.images import AMD64, image, layer, noise
+from tests.registry.client import Recorder, push
 from tests.registry.conftest import Connect
 from tests.servers.registry import RegistryServer
 
@@ -32,30 +33,10 @@ ARM64 = Platform("linux", "arm64")
 needs_skopeo = pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
 
 
-class Recorder:
-    """A listener that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def tell(self, event: Event) -> None:
-        self.events.append(event)
-
-    @property
-    def texts(self) -> list[str]:
-        return [event.text for event in self.events if isinstance(event, Message)]
-
-
 def skopeo(*arguments: str) -> Any:
     ended = subprocess.run(["skopeo", *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout) if ended.stdout.startswith("{") else ended.stdout
-
-
-def push(connect: Connect, reference: Reference, made: Any, **settings: Any) -> Descriptor:
-    registries = connect(**settings)
-    with Uploader(registries, registries.repository(reference, "push")) as uploader:
-        return uploader.finish(made, [reference.tag])
 
 
 @needs_skopeo

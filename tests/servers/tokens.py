@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,7 +19,7 @@ import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from tests.servers.certificates import Authority, Pair
+from tests.servers.certificates import Pair
 from tests.servers.registry import TokenAuth
 
 SERVICE = "registry.tests"
@@ -85,9 +84,9 @@ class TokenServer:
 
 
 @contextlib.contextmanager
-def token_server(directory: Path, *, tls: Pair | None = None) -> Iterator[TokenServer]:
-    """Started with nobody known and nothing allowed; set the attributes."""
-    server = TokenServer(Authority(directory / "signer").server(), scheme="https" if tls else "http")
+def token_server(signer: Pair, *, tls: Pair | None = None) -> Iterator[TokenServer]:
+    """Started with nobody known and nothing allowed; set the attributes. `signer` signs the tokens."""
+    server = TokenServer(signer, scheme="https" if tls else "http")
     http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"tokens": server}))
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
