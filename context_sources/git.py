@@ -73,7 +73,7 @@ def _checkout(git: Git, into: Path, scratch: Path, keep_git_dir: bool, submodule
             "the ref has moved, or the checksum is another ref's",
         )
     _check_tree(git, into, commit, limits)
-    _retried(git, "checkout", "-q", "--detach", commit, directory=into)
+    _retried(git, "checkout", "-q", "--force", "--detach", commit, directory=into)
     if submodules and (into / ".gitmodules").is_file():
         depth = () if git.settings.git.depth == 0 else ("--depth", str(git.settings.git.depth or 1))
         _retried(git, "submodule", "update", "--init", "--recursive", "--jobs", "4", *depth, directory=into)

@@ -12,9 +12,13 @@ TRANSIENT = re.compile(
     r"early EOF|RPC failed|unexpected disconnect|hung up unexpectedly|Connection reset|Connection timed out"
     r"|Connection refused|transfer closed|Operation too slow|Temporary failure in name resolution|invalid index-pack"
     r"|fetch-pack: |remote error: .*(busy|limit)|returned error: (429|5\d\d)|Empty reply from server|GnuTLS recv error"
-    r"|bytes of body are still expected|Failed to connect|Couldn't connect",
+    r"|bytes of body are still expected|bad pack header|Failed to connect|Couldn't connect",
     re.IGNORECASE,
 )
+CERTIFICATE = re.compile(
+    r"certificate verif|certificate problem|local issuer|[Cc]ertificate.*(expired|not match|trusted)"
+)
+TRANSPORT = re.compile(r"transport '.*' not allowed")
 NO_LOGIN = re.compile(r"could not read (Username|Password)|terminal prompts disabled")
 REFUSED = re.compile(r"Authentication failed|returned error: 40[13]|HTTP Basic: Access denied|Invalid credentials")
 NOT_FOUND = re.compile(
@@ -66,14 +70,14 @@ def explained(failure: GitFailed, address: GitAddress, credential: Credential | 
             f"{where}: no such repository, or it is hidden from this credential; {used}",
             f"check the address; for a private repository {settable}",
         )
-    if re.search(r"certificate|SSL|TLS", text):
+    if CERTIFICATE.search(text):
         return ContextError(
             f"{where}: the server's certificate is not trusted: {last_line(text)}",
             "name a bundle with the server's CA by SSL_CERT_FILE or GIT_SSL_CAINFO",
         )
-    if re.search(r"transport '.*' not allowed", text):
+    if forbidden := TRANSPORT.search(text):
         return ContextError(
-            f"{where}: {last_line(text)}", "plain http needs --context-allow-http; local submodules are not followed"
+            f"{where}: {forbidden[0]}", "plain http needs --context-allow-http; local submodules are not followed"
         )
     return ContextError(f"{where}: git {failure.command} failed: {last_line(text)}", transient=is_transient(failure))
 

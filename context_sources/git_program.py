@@ -139,7 +139,7 @@ class Git:
             section("maintenance", auto="false"),
             section("advice", detachedHead="false"),
             section("http", lowSpeedLimit="1", lowSpeedTime="60"),
-            lfs_filter(),
+            lfs_filter(given.get("PATH", os.defpath)),
         ]
         for scheme in ("http", "git"):
             if self.address.scheme != scheme:
@@ -219,9 +219,9 @@ def quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
-def lfs_filter() -> str:
+def lfs_filter(path: str) -> str:
     """Files under LFS are fetched; without git-lfs the checkout of such a file fails, rather than leave a pointer."""
-    if shutil.which("git-lfs"):
+    if shutil.which("git-lfs", path=path):
         return section(
             "filter",
             "lfs",

@@ -256,7 +256,6 @@ def test_a_strange_certificate(server: GitServer, with_token: dict[str, str], fe
     fetcher(f"{server.url}/app.git", environment, git=GitOptions(insecure_skip_tls=True))
 
 
-@pytest.mark.xfail(reason="known to fail: not mended yet, see the open issues", strict=False)
 def test_a_cut_connection_is_tried_again(server: GitServer, with_token: dict[str, str], fetcher: Fetcher) -> None:
     server.cuts = 2
     fetcher(f"{server.url}/app.git", with_token)
@@ -395,7 +394,6 @@ def test_a_submodule_elsewhere_does_not_get_the_credential(
         assert {user for _, user in other.seen} == {""}
 
 
-@pytest.mark.xfail(reason="known to fail: not mended yet, see the open issues", strict=False)
 def test_a_submodule_cannot_be_a_local_file(
     server: GitServer, repository: Repository, with_token: dict[str, str], tmp_path: Path, fetcher: Fetcher
 ) -> None:
@@ -439,7 +437,6 @@ def test_lfs(with_lfs: str, with_token: dict[str, str], tmp_path: Path, fetcher:
         fetcher(f"{with_lfs}#main", with_token, limits=Limits(size=5000))
 
 
-@pytest.mark.xfail(reason="known to fail: not mended yet, see the open issues", strict=False)
 def test_lfs_without_git_lfs_is_an_error(
     with_lfs: str, with_token: dict[str, str], tmp_path: Path, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
