@@ -123,7 +123,7 @@ class TarReader:
                 self._left = self._padding = 0
                 return None
             fields = _HEADER.unpack(block)
-            if _number(fields[6]) not in _checksums(block):
+            if _stated_checksum(fields[6]) not in _checksums(block):
                 raise ImageError("damaged tar: a header's checksum is wrong (or this is no tar archive)")
             kind = fields[7]
             if kind in b"xgLKX":
@@ -150,6 +150,8 @@ class TarReader:
         pax: Mapping[bytes, bytes] = extensions.pax
         if self._globals:
             pax = {**self._globals, **extensions.pax}
+        if b"" in pax.values():  # an empty value takes a global record back; an empty attribute is one
+            pax = {key: value for key, value in pax.items() if value or key.startswith(_XATTR)}
         raw_name = pax.get(b"path") or extensions.name or _ustar_name(fields)
         file_type = _TYPES.get(kind)
         if file_type is None:
@@ -320,6 +322,11 @@ def _checksums(block: bytes) -> tuple[int, int]:
     return unsigned, unsigned - 256 * sum(byte > 127 for byte in plain)
 
 
+def _stated_checksum(field: bytes) -> int:
+    digits = field.split(b"\0", 1)[0].strip()
+    return int(digits, 8) if _OCTAL.fullmatch(digits) else -1
+
+
 def _ustar_name(fields: tuple[bytes, ...]) -> bytes:
     name = fields[0].split(b"\0", 1)[0]
     # GNU's own magic is "ustar  ": its archives have other things where ustar has the prefix.
@@ -336,11 +343,13 @@ def _number(field: bytes) -> int:
         if field[0] & 0x40:
             return value - (1 << bits)
         return value & ((1 << (bits - 1)) - 1)
-    digits = field.split(b"\0", 1)[0].strip()
-    if not digits:
-        return 0
+    digits = field.strip(b"\0 ")
     if not _OCTAL.fullmatch(digits):
-        raise ImageError(f"damaged tar: {_text(digits)!r} is no octal number")
+        digits = field.split(b"\0", 1)[0].strip()  # some writers leave old bytes behind the NUL
+        if not digits:
+            return 0
+        if not _OCTAL.fullmatch(digits):
+            raise ImageError(f"damaged tar: {_text(digits)!r} is no octal number")
     return int(digits, 8)
 
 
@@ -380,7 +389,7 @@ def _nanoseconds(value: bytes) -> int:
 
 
 def _pax_records(data: bytes, records: dict[bytes, bytes], sparse_numbers: list[bytes]) -> None:
-    """`length key=value\\n` records; an empty value takes the key away."""
+    """`length key=value\\n` records, into `records`."""
     position = 0
     while position < len(data):
         blank = data.find(b" ", position, position + 21)
@@ -394,10 +403,7 @@ def _pax_records(data: bytes, records: dict[bytes, bytes], sparse_numbers: list[
         key, value = data[blank + 1 : equals], data[equals + 1 : end - 1]
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
             sparse_numbers.append(value)
-        if value or key.startswith(_XATTR):
-            records[key] = value
-        else:
-            records.pop(key, None)
+        records[key] = value
         position = end
 
 

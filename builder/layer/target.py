@@ -62,7 +62,7 @@ class Target:
         self._directories: dict[str, Entry] = {}  # real path -> metadata to give at the end
         self._existing: set[str] = set()  # of those, the ones that lower layers brought
         self._written: set[str] = set()  # real paths that this layer brought, and the directories above them
-        self.implied: list[str] = []  # directories (real paths) that were made without an entry of their own
+        self._implied: dict[str, None] = {}  # directories (real paths) that were made without an entry of their own
 
     def __enter__(self) -> Target:
         return self
@@ -70,6 +70,11 @@ class Target:
     def __exit__(self, *_: object) -> None:
         self._forget_open("")
         os.close(self._root)
+
+    @property
+    def implied(self) -> tuple[str, ...]:
+        """The directories (real paths) that were made without an entry of their own."""
+        return tuple(self._implied)
 
     # -- what a layer does
 
@@ -205,6 +210,7 @@ class Target:
                 self._remove(real)
                 os.mkdir(name, 0o700, dir_fd=directory.fd)
         self._directories[real] = entry
+        self._implied.pop(real, None)
         self._real[real] = real
 
     def _put_link(self, name: str, entry: Entry) -> None:
@@ -326,6 +332,8 @@ class Target:
                 real = real.rpartition("/")[0]
                 continue
             step = join(real, name)
+            if len(os.fsencode(step)) > _LONGEST_PATH:
+                raise ImageError(f"{path[:80]}...: leads to a path that is too long")
             target = self._step(step, make)
             if target is None:
                 return None
@@ -338,8 +346,6 @@ class Target:
             if target.startswith("/"):
                 real = ""
             pending.extend(reversed(target.split("/")))
-        if len(os.fsencode(real)) > _LONGEST_PATH:
-            raise ImageError(f"{path}: leads to a path that is too long")
         self._real[path] = real
         return real
 
@@ -359,7 +365,7 @@ class Target:
             self._remove(real)
         os.mkdir(name, 0o700, dir_fd=self._directory(parent).fd)
         self._directories[real] = Entry(real, FileType.DIRECTORY, 0o755)
-        self.implied.append(real)
+        self._implied[real] = None
         self._mark(real)
         return ""
 
@@ -456,7 +462,7 @@ class Target:
         if real in self._written:
             self._written = {path for path in self._written if path != real and not path.startswith(below)}
             self._existing &= self._directories.keys()
-            self.implied = [path for path in self.implied if path in self._directories]
+            self._implied = {path: None for path in self._implied if path in self._directories}
 
     def _forget_open(self, real: str) -> None:
         below = real + "/" if real else ""

@@ -77,7 +77,7 @@ def unpack(
             layer.finish()
         except OSError as error:
             raise _translate(error, entry, into) from error
-        return Unpacked(tar.finish(diff_id), tuple(target.implied))
+        return Unpacked(tar.finish(diff_id), target.implied)
 
 
 class _Plain:

@@ -81,7 +81,7 @@ def test_base_and_changes_make_the_changed_directory(layers: list[list[Change]],
         assert comparable(DirectoryTree(work / "copy")) == comparable(DirectoryTree(work / "root"))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(image, st.integers(), st.integers(1, 12))
 def test_base_and_upper_directory_make_the_merged_directory(layers: list[list[Change]], seed: int, steps: int) -> None:
     with scratch() as work:

@@ -122,7 +122,7 @@ def mutate(root: str, seed: int, steps: int) -> None:
         every = [join(base, name) for base, below, plain in os.walk(root) for name in below + plain]
         everywhere = [base for base, _, _ in os.walk(root)]
         new = f"{rng.choice(everywhere)}/{rng.choice(NAMES)}"
-        old = rng.choice(every) if every else root
+        old = rng.choice(every) if every else new
         action = rng.choice(_ACTIONS)
         try:
             action(old, new, rng)
@@ -148,8 +148,6 @@ def _rewrite(old: str, new: str, rng: random.Random) -> None:
 
 
 def _remove(old: str, new: str, rng: random.Random) -> None:
-    if old.count("/") < new.count("/") and new.startswith(old):
-        return
     shutil.rmtree(old) if os.path.isdir(old) and not os.path.islink(old) else os.unlink(old)
 
 
@@ -175,6 +173,8 @@ _ACTIONS: list[Callable[[str, str, random.Random], object]] = [
     _rewrite,
     _remove,
     _replace_directory,
+    _replace_directory,
+    _replace_directory,  # the only one that makes overlayfs mark a directory as opaque
     _chmod,
     _xattr,
     lambda old, new, rng: os.mkdir(new),
