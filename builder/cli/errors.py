@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from builder.errors import EXIT_FAILURE, BuildError, CommandFailed, DockerfileError, Location
+from builder.errors import EXIT_FAILURE, BuildError, Location
 
 _AROUND = 2  # lines of the Dockerfile shown before and after the ones that are meant
 _MOST = 10  # lines shown of one instruction
@@ -40,11 +40,11 @@ def failure_of(error: BaseException, dockerfiles: Mapping[str, str], *, trace: b
         error = _first(error)
     lines = tuple("".join(traceback.format_exception(error)).splitlines()) if trace else ()
     if isinstance(error, BuildError):
-        location = error.location if isinstance(error, (DockerfileError, CommandFailed)) else None
-        message = error.message
+        location, message = error.location, error.message
         if location and not message.startswith(f"{location.path}:"):
             message = f"{location}: {message}"
-        return Failure(message, error.hint, quote(location, dockerfiles), lines, error.exit_code)
+        hint = error.hint or _hint_of_cause(error)
+        return Failure(message, hint, quote(location, dockerfiles), lines, error.exit_code)
     if isinstance(error, OSError) and error.errno in _OS_HINTS:
         where = f"{error.filename}: " if error.filename else ""
         return Failure(f"{where}{error.strerror}", _OS_HINTS[error.errno], (), lines, EXIT_FAILURE)
@@ -70,6 +70,11 @@ def quote(location: Location | None, dockerfiles: Mapping[str, str]) -> tuple[st
         mark = ">>>" if location.start <= number <= end else "   "
         quoted.append(f"  {number:{width}} | {mark} {lines[number - 1]}".rstrip())
     return tuple(quoted)
+
+
+def _hint_of_cause(error: BuildError) -> str:
+    cause = error.__cause__
+    return _OS_HINTS.get(cause.errno or 0, "") if isinstance(cause, OSError) else ""
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
