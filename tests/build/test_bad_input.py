@@ -88,16 +88,6 @@ def test_a_base_image_that_does_not_exist(limpet: Builder, registry: RegistrySer
     assert tags(registry.host, "derived") == []
 
 
-def test_a_registry_that_nobody_runs(limpet: Builder, registry: RegistryServer) -> None:
-    with docker_registry(limpet.directory / "gone") as gone:
-        host = gone.host
-    limpet.dockerfile(f"FROM {host}/a:1\n")
-    log = limpet.fails(f"--destination={registry.host}/derived-of-gone:1", code=75)
-    assert host in log
-    assert "refused" in log
-    assert tags(registry.host, "derived-of-gone") == []
-
-
 @pytest.mark.parametrize("pull", [False, True], ids=["push", "pull"])
 def test_wrong_credentials(limpet: Builder, tmp_path: Path, pull: bool) -> None:
     with docker_registry(tmp_path / "closed", users={"alice": "right-password"}) as closed:

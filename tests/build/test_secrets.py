@@ -39,8 +39,7 @@ def _secrets(limpet: Builder) -> tuple[list[str], dict[str, str]]:
 
 
 @isolations
-@pytest.mark.parametrize("compression", ["gzip", "zstd"])
-def test_secrets_leave_no_trace(limpet: Builder, tmp_path: Path, isolation: str, compression: str) -> None:
+def test_secrets_leave_no_trace(limpet: Builder, tmp_path: Path, isolation: str) -> None:
     limpet.dockerfile(f"""\
 FROM base
 RUN --mount=type=secret,id=file --mount=type=secret,id=variable,env=VALUE,target=/deep/er/file \\
@@ -56,7 +55,6 @@ LABEL mark={MARK}
         *flags,
         "--no-push",
         f"--isolation={isolation}",
-        f"--compression={compression}",
         f"--oci-layout-path={target}",
         f"--metadata-file={tmp_path / 'metadata.json'}",
         "--verbosity=trace",
@@ -92,11 +90,10 @@ RUN --mount=type=secret,id=file --mount=type=secret,id=variable,env=VALUE \\
 """)
     flags, env = _secrets(limpet)
     log = ""
-    for verbosity in ("trace", "info"):
-        for form in ("text", "json"):
-            done = limpet(*flags, "--no-push", f"--verbosity={verbosity}", f"--log-format={form}", env=env)
-            assert done.returncode == 3, done.stderr
-            log += done.stdout + done.stderr
+    for form in ("text", "json"):
+        done = limpet(*flags, "--no-push", "--verbosity=trace", f"--log-format={form}", env=env)
+        assert done.returncode == 3, done.stderr
+        log += done.stdout + done.stderr
     assert "shown: " in log
     assert IN_FILE not in log
     assert IN_VARIABLE not in log
