@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -22,7 +23,7 @@ def agent_proxy(mount: AgentSocket, directory: Path) -> Iterator[Path]:
         listener.bind(f"/proc/self/fd/{place}/agent")  # a socket's path must be shorter than 108 bytes
         os.chmod(path, mount.mode)
         if (mount.uid, mount.gid) != (0, 0):
-            os.chown(path, mount.uid, mount.gid)
+            give(path, mount.uid, mount.gid)
         listener.listen()
     finally:
         os.close(place)
@@ -32,6 +33,15 @@ def agent_proxy(mount: AgentSocket, directory: Path) -> Iterator[Path]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)  # wakes accept
         listener.close()
+
+
+def give(path: Path, uid: int, gid: int) -> None:
+    """Change the owner; where the user namespace does not know the id, nobody can be it, and root has the file."""
+    try:
+        os.chown(path, uid, gid)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
 
 
 def _accept(listener: socket.socket, agent: Path) -> None:

@@ -60,7 +60,7 @@ class ChrootRunner:
     def __init__(self, caches: CacheLocks) -> None:
         self._caches = caches
 
-    def run(self, process: Process, root: Path, directory: Path, running: Running) -> Exchanged:
+    def run(self, process: Process, root: Path, directory: Path, running: Running, exchanged: Exchanged) -> None:
         if process.network == "none":
             raise IsolationError(
                 "RUN --network=none needs a network namespace, which --isolation=chroot does not have",
@@ -69,10 +69,9 @@ class ChrootRunner:
         directory.mkdir()
         try:
             with ExitStack() as stack:
-                exchanged = lay_in(process, root, directory, self._caches, stack)
+                lay_in(process, root, directory, self._caches, stack, exchanged)
                 spec: dict[str, Any] = {**command(process), "kind": "chroot", "root": str(root)}
                 spec |= {"pid_namespace": False, "nested": None, "filter": None}
                 launch(running, spec, process.output)
-            return exchanged
         finally:
             remove_tree(directory)

@@ -62,7 +62,6 @@ class _Supervisor:
         self._listener = listener
         self._device = os.stat(root).st_dev
         self._owners = owners
-        self._explicit_root = (process.uid, process.gid) != (0, 0)
         initial = Credentials(Ids.all(process.uid), Ids.all(process.gid), process.groups)
         self._identities = Identities(initial, owners.read)
         own = {
@@ -128,7 +127,7 @@ class _Supervisor:
         # overlayfs copies the file into the upper directory, which is how it gets into the layer.
         os.chown(path, -1, -1)
         if os.fstat(descriptor).st_dev == self._device:
-            self._owners.record(path, _signed(uid), _signed(gid), explicit_root=self._explicit_root)
+            self._owners.record(path, _signed(uid), _signed(gid))
 
     def _mknod(self, question: Question) -> int | None:
         arguments = question.arguments

@@ -52,6 +52,11 @@ class Running:
         with self._lock:
             self._processes.discard(process)
 
+    @property
+    def ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._ended
+
     def end(self) -> None:
         """Ask every process to end with SIGTERM; none starts any more. Whoever waits for one sees it end."""
         with self._lock:
@@ -111,6 +116,8 @@ def launch(
     finally:
         os.close(out)
         running.forget(process)
+    if running.ended and not said:
+        raise IsolationError("the build was stopped")
     _judge(said, process.returncode)
 
 

@@ -34,10 +34,13 @@ class CacheLocks:
             return self._locks.setdefault(source, threading.Lock())
 
 
-def lay_in(process: Process, root: Path, directory: Path, caches: CacheLocks, stack: ExitStack) -> Exchanged:
+def lay_in(
+    process: Process, root: Path, directory: Path, caches: CacheLocks, stack: ExitStack, exchanged: Exchanged
+) -> None:
     """Lay device nodes, resolv.conf, hosts and the mounts of `process` into `root`; `stack` takes them out again.
 
-    `directory` is an empty directory on the same file system. Raises IsolationError.
+    `directory` is an empty directory on the same file system. What is covered is added to `exchanged`. Raises
+    IsolationError.
     """
     for source in sorted({mount.source for mount in process.mounts if isinstance(mount, Cache)}):
         stack.enter_context(caches.of(source))
@@ -65,7 +68,7 @@ def lay_in(process: Process, root: Path, directory: Path, caches: CacheLocks, st
             raise IsolationError(f"mount on {mount.target}: {error.strerror}") from error
     times.settle()
     stack.callback(times.end)
-    return Exchanged(frozenset(covered), dict(points.directories))
+    exchanged.add(covered, points.directories)
 
 
 class _DirectoryTimes:

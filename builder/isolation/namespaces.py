@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from builder.isolation.specification import Abilities, specification
 from builder.isolation.store import LayerStore, unpack_layer
 from builder.isolation.untouched import Exchanged
 from builder.layer.unpack import NeedsLayersBelow
-from builder.oci.image import Image
+from builder.oci.image import Image, Layer
 from builder.rootfs.entry import Entry
 
 
@@ -77,15 +77,24 @@ class Namespaces:
     def _open(self, image: Image, directory: Path) -> OverlayRoot | PlainRoot:
         if self._ground.overlay and len(image.layers) < MAX_LOWERS:
             try:
-                stored = self._store.unpack(image.layers)
+                stored = self._store.unpack(_each_once(image.layers))
+                lowers = [layer.path for layer in stored]
+                lowers += restore_implied(stored, directory / "implied", self._kind.xattr)
             except NeedsLayersBelow:
                 pass
             else:
-                lowers = [layer.path for layer in stored]
-                lowers += restore_implied(stored, directory / "implied", self._kind.xattr)
                 return OverlayRoot(directory, lowers, self._kind, self._runner, self._owners)
         unpack_plain(image, directory / "root", self._owners, self._not_applied)
         return PlainRoot(directory, self._runner, self._owners)
+
+
+def _each_once(layers: Sequence[Layer]) -> list[Layer]:
+    """`layers` without those that come again further up: overlayfs refuses (ELOOP) to have one directory twice.
+
+    The upper of two same layers decides every path that the lower one could.
+    """
+    topmost = {layer.diff_id: number for number, layer in enumerate(layers)}
+    return [layer for number, layer in enumerate(layers) if topmost[layer.diff_id] == number]
 
 
 def unpack_plain(image: Image, root: Path, owners: Owners, not_applied: Callable[[Entry, str], None]) -> None:
@@ -120,17 +129,17 @@ class NamespaceRunner:
     abilities: Abilities
     faked: RecordedOwners | None = None  # with one id only
 
-    def run(self, process: Process, root: Path, directory: Path, running: Running) -> Exchanged:
+    def run(self, process: Process, root: Path, directory: Path, running: Running, exchanged: Exchanged) -> None:
         directory.mkdir()
         try:
             with ExitStack() as stack:
                 points = stack.enter_context(MountPoints(root))
+                stack.callback(lambda: exchanged.add((), points.directories))
                 spec = specification(process, points, directory, self.abilities, stack)
                 listener = None
                 if self.faked is not None:
                     listener = stack.enter_context(faked_ids(process, root, self.faked))
                     spec["filter"] = filter_program()
                 launch(running, spec, process.output, listener)
-            return Exchanged(directories=points.directories)
         finally:
             remove_tree(directory)

@@ -16,7 +16,7 @@ from builder.isolation.launch import Running
 from builder.isolation.owners import Owners
 from builder.isolation.removal import remove_tree
 from builder.isolation.runner import Runner
-from builder.isolation.untouched import without_untouched
+from builder.isolation.untouched import Exchanged, without_untouched
 from builder.rootfs.changes import overlay_changes
 from builder.rootfs.directory import DirectoryTree
 from builder.rootfs.entry import Change, Entry, FileType
@@ -77,7 +77,7 @@ class OverlayRoot:
             noted = self._owners.recorded and (process.uid, process.gid) != (0, 0)
             existing = set(self._in_upper()) if noted and self._ran else set()
             self._ran = True
-            self._runner.run(process, self._path, self._directory / "run", self._running)
+            self._runner.run(process, self._path, self._directory / "run", self._running, Exchanged())
             if noted:
                 made = (path for path in self._in_upper() if path not in existing and self._below(path) is None)
                 self._owners.adopt(self._path, made, process.uid, process.gid)
@@ -87,8 +87,9 @@ class OverlayRoot:
             self._ran = False
             owners = self._owners.of if self._owners.recorded else None
             changes = list(overlay_changes(self._upper, self._lowers[::-1], owners=owners))
+            changes = [self._settled(change) for change in changes]
             # A directory gets into the upper one already when a mount point is made and removed in it.
-            changes = without_untouched(changes, self._below)
+            changes = without_untouched(changes, lambda entry: self._below(entry.path) == entry)
             if changes:
                 self._freeze()
             return changes
@@ -110,6 +111,11 @@ class OverlayRoot:
     @property
     def _upper(self) -> Path:
         return self._directory / f"{self._generation}u"
+
+    def _settled(self, change: Change) -> Change:
+        if not isinstance(change, Entry):
+            return change
+        return self._owners.settled(change, f"{self._upper}/{change.path}", lambda: self._below(change.path))
 
     def _in_upper(self) -> Iterator[str]:
         """The paths that the upper directory has, whiteouts left out."""

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from builder.rootfs.entry import Entry, FileType
 
 OWNER_XATTR = "user.limpet.owner"
 DEVICE_XATTR = "user.limpet.device"
+_AS_SEEN = b"?"  # ends the note of a file that is root's because a program asked for root, as it sees every file
 # The file system has no user.* attributes (tmpfs before Linux 6.6), or not for this kind of file (symlinks, devices).
 _NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EACCES)
 
@@ -26,6 +27,14 @@ class Owners(Protocol):
     @property
     def recorded(self) -> bool:
         """Whether owners are noted beside the files."""
+        ...
+
+    def settled(self, entry: Entry, location: str, below: Callable[[], Entry | None]) -> Entry:
+        """`entry`, changed in a file at `location`, with the owner that its layer says; `below` is what it replaces.
+
+        A program that replaces a file gives the new one the owner that it saw the old one have. Where it saw root
+        because everything is root's, that means the noted owner of the old one.
+        """
         ...
 
     def adopt(self, root: Path, paths: Iterable[str], uid: int, gid: int) -> None:
@@ -45,6 +54,9 @@ class RealOwners:
     """Files have their owners."""
 
     recorded = False
+
+    def settled(self, entry: Entry, location: str, below: Callable[[], Entry | None]) -> Entry:
+        return entry
 
     def adopt(self, root: Path, paths: Iterable[str], uid: int, gid: int) -> None:
         pass  # the kernel saw to it
@@ -70,11 +82,11 @@ class RecordedOwners:
         self._by_inode: dict[int, tuple[int, int]] = {}
 
     def set(self, parent: int, name: str, entry: Entry) -> None:
-        if (entry.uid, entry.gid) == (0, 0) and entry.type is FileType.FILE:
-            return  # a new file has no note
         descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
-            self.record(f"/proc/self/fd/{descriptor}", entry.uid, entry.gid)
+            path = f"/proc/self/fd/{descriptor}"
+            if (entry.uid, entry.gid) != (0, 0) or self._has(path):
+                self.record(path, entry.uid, entry.gid)
         finally:
             os.close(descriptor)
 
@@ -88,31 +100,35 @@ class RecordedOwners:
             entry = replace(entry, type=file_type, device=(int(major), int(minor)), content=None, link_id=None)
         return entry
 
-    def record(self, path: str, uid: int, gid: int, explicit_root: bool = False) -> None:
-        """Note the owner of what is at `path`, followed to its end; -1 leaves one of them as it is.
-
-        With `explicit_root` also that it is root. Raises OSError.
-        """
-        if uid == -1 or gid == -1:
-            old_uid, old_gid = self.read(path)
-            uid, gid = old_uid if uid == -1 else uid, old_gid if gid == -1 else gid
+    def record(self, path: str, uid: int, gid: int) -> None:
+        """Note the owner of what is at `path`, followed to its end; -1 leaves one of them as it is. Raises OSError."""
+        old_uid, old_gid = self.read(path)
+        uid, gid = old_uid if uid == -1 else uid, old_gid if gid == -1 else gid
         status = os.stat(path)
-        needed = explicit_root or (uid, gid) != (0, 0)
         if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+            note = f"{uid}:{gid}".encode()
+            if (uid, gid) == (old_uid, old_gid) == (0, 0):
+                note += _AS_SEEN
             try:
-                if needed:
-                    os.setxattr(path, OWNER_XATTR, f"{uid}:{gid}".encode())
-                else:
-                    _remove_xattr(path)
+                os.setxattr(path, OWNER_XATTR, note)
                 return
             except OSError as error:
                 if error.errno not in _NO_XATTR:
                     raise
         with self._lock:
-            if needed:
-                self._by_inode[status.st_ino] = (uid, gid)
-            else:
-                self._by_inode.pop(status.st_ino, None)
+            self._by_inode[status.st_ino] = (uid, gid)
+
+    def settled(self, entry: Entry, location: str, below: Callable[[], Entry | None]) -> Entry:
+        if entry.type is not FileType.FILE or (entry.uid, entry.gid) != (0, 0):
+            return entry
+        note = _get(location, OWNER_XATTR, follow=False)
+        if note is None or not note.endswith(_AS_SEEN):
+            return entry
+        old = below()
+        if old is None or old.type is not FileType.FILE or (old.uid, old.gid) == (0, 0):
+            return entry
+        os.setxattr(location, OWNER_XATTR, f"{old.uid}:{old.gid}".encode(), follow_symlinks=False)
+        return replace(entry, uid=old.uid, gid=old.gid)
 
     def record_device(self, path: str, mode: int, device: int) -> None:
         """Note that the empty file at `path` stands for a device; `device` as the kernel numbers it."""
@@ -148,7 +164,7 @@ class RecordedOwners:
     def _read(self, path: str, follow: bool) -> tuple[int, int]:
         noted = _get(path, OWNER_XATTR, follow)
         if noted is not None:
-            uid, _, gid = noted.partition(b":")
+            uid, _, gid = noted.removesuffix(_AS_SEEN).partition(b":")
             return int(uid), int(gid)
         with self._lock:
             if not self._by_inode:
@@ -163,11 +179,3 @@ def _get(path: str, name: str, follow: bool) -> bytes | None:
         if error.errno in (errno.ENODATA, *_NO_XATTR):
             return None
         raise
-
-
-def _remove_xattr(path: str) -> None:
-    try:
-        os.removexattr(path, OWNER_XATTR)
-    except OSError as error:
-        if error.errno != errno.ENODATA:
-            raise

@@ -15,7 +15,7 @@ from builder.isolation.launch import Running
 from builder.isolation.owners import Owners
 from builder.isolation.removal import remove_tree
 from builder.isolation.runner import Runner
-from builder.isolation.untouched import without_untouched
+from builder.isolation.untouched import Exchanged, without_untouched
 from builder.rootfs.changes import Snapshot, changes
 from builder.rootfs.directory import DirectoryTree
 from builder.rootfs.entry import Change, Entry, FileContent
@@ -35,8 +35,7 @@ class PlainRoot:
         self._running = Running()
         self._lock = threading.Lock()
         self._ran = False  # since the last commit
-        self._covered: set[str] = set()
-        self._directories: dict[str, Entry] = {}
+        self._exchanged = Exchanged()
         self._commits = 0
         self._before = Snapshot.of(self._path)
 
@@ -52,9 +51,7 @@ class PlainRoot:
             noted = self._owners.recorded and (process.uid, process.gid) != (0, 0)
             existing = Snapshot.of(self._path).statuses if noted else {}
             self._ran = True
-            exchanged = self._runner.run(process, self._path, self._directory / "run", self._running)
-            self._covered |= exchanged.covered
-            self._directories = {**exchanged.directories, **self._directories}
+            self._runner.run(process, self._path, self._directory / "run", self._running, self._exchanged)
             if noted:
                 made = Snapshot.of(self._path).statuses.keys() - existing.keys()
                 self._owners.adopt(self._path, made, process.uid, process.gid)
@@ -64,11 +61,12 @@ class PlainRoot:
             self._ran = False
             after = Snapshot.of(self._path)
             owners = self._owners.of if self._owners.recorded else None
-            found = [change for change in changes(self._before, after, owners) if change.path not in self._covered]
-            found = without_untouched(found, self._directories.get)
+            found = [
+                change for change in changes(self._before, after, owners) if change.path not in self._exchanged.covered
+            ]
+            found = without_untouched(found, lambda entry: self._untouched(entry, after))
             self._before = after
-            self._covered.clear()
-            self._directories.clear()
+            self._exchanged = Exchanged()
             return self._keep_contents(found)
 
     def apply(self, changes: Iterable[Change]) -> None:
@@ -83,6 +81,13 @@ class PlainRoot:
         self._running.end()
         with self._lock:
             remove_tree(self._directory)
+
+    def _untouched(self, directory: Entry, after: Snapshot) -> bool:
+        path = directory.path
+        return (
+            self._exchanged.directories.get(path) == directory
+            or self._before.statuses.get(path) == after.statuses[path]
+        )
 
     def _keep_contents(self, found: list[Change]) -> list[Change]:
         """The same changes with contents in files of their own, which later processes cannot touch."""

@@ -13,10 +13,10 @@ from builder.isolation.untouched import Exchanged
 class Runner(Protocol):
     """Runs processes in directories."""
 
-    def run(self, process: Process, root: Path, directory: Path, running: Running) -> Exchanged:
+    def run(self, process: Process, root: Path, directory: Path, running: Running, exchanged: Exchanged) -> None:
         """Run `process` with `root` as its root directory; see `builder.isolation.Root.run`.
 
-        `directory` does not exist; it may be made and used meanwhile, and does not exist afterwards. Returns
-        what was exchanged in the root meanwhile and put back.
+        `directory` does not exist; it may be made and used meanwhile, and does not exist afterwards. What is
+        exchanged in the root meanwhile and put back is added to `exchanged`.
         """
         ...

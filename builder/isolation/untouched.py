@@ -8,24 +8,34 @@ from dataclasses import dataclass, field
 from builder.rootfs.entry import Change, Entry, FileType
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Exchanged:
-    """What a run exchanged and put back. `covered` paths of the image are no changes, whatever their ctime says.
+    """What runs exchanged in a root and put back, collected since the last commit.
 
-    `directories` are as they were before something was put into them and taken out again.
+    `covered` paths of the image are no changes, whatever their ctime says. `directories` are as they were before
+    something was put into them and taken out again.
     """
 
-    covered: frozenset[str] = frozenset()
-    directories: Mapping[str, Entry] = field(default_factory=dict)
+    covered: set[str] = field(default_factory=set)
+    directories: dict[str, Entry] = field(default_factory=dict)
+
+    def add(self, covered: Iterable[str], directories: Mapping[str, Entry]) -> None:
+        """One more run; what an earlier one found in a directory is older and stays."""
+        self.covered.update(covered)
+        self.directories = {**directories, **self.directories}
 
 
-def without_untouched(changes: Iterable[Change], before: Callable[[str], Entry | None]) -> list[Change]:
-    """`changes` (parents first) less directories that are as `before` says and have no change inside."""
+def without_untouched(changes: Iterable[Change], untouched: Callable[[Entry], bool]) -> list[Change]:
+    """`changes` (parents first) less directories that are `untouched` and have no change inside."""
     kept: list[Change] = []
     above: set[str] = set()
     for change in reversed(list(changes)):
-        directory = isinstance(change, Entry) and change.type is FileType.DIRECTORY
-        if directory and change.path not in above and before(change.path) == change:
+        if (
+            isinstance(change, Entry)
+            and change.type is FileType.DIRECTORY
+            and change.path not in above
+            and untouched(change)
+        ):
             continue
         above.add(change.path.rpartition("/")[0])
         kept.append(change)

@@ -62,6 +62,7 @@ class Target:
         self._directories: dict[str, Entry] = {}  # real path -> metadata to give at the end
         self._existing: set[str] = set()  # of those, the ones that lower layers brought
         self._written: set[str] = set()  # real paths that this layer brought, and the directories above them
+        self._covering: set[str] = set()  # directories (real paths) in the place of something else of this layer
         self._implied: dict[str, None] = {}  # directories (real paths) that were made without an entry of their own
 
     def __enter__(self) -> Target:
@@ -74,7 +75,12 @@ class Target:
     @property
     def implied(self) -> tuple[str, ...]:
         """The directories (real paths) that were made without an entry of their own."""
-        return tuple(self._implied)
+        return tuple(path for path in self._implied if path not in self._covering)
+
+    @property
+    def covering(self) -> frozenset[str]:
+        """Directories that took the place of something that was none: what layers below have inside stays hidden."""
+        return frozenset(self._covering)
 
     # -- what a layer does
 
@@ -209,6 +215,7 @@ class Target:
             else:
                 self._remove(real)
                 os.mkdir(name, 0o700, dir_fd=directory.fd)
+                self._covering.add(real)
         self._directories[real] = entry
         self._implied.pop(real, None)
         self._real[real] = real
@@ -363,6 +370,7 @@ class Target:
             return None
         if status is not None:
             self._remove(real)
+            self._covering.add(real)
         os.mkdir(name, 0o700, dir_fd=self._directory(parent).fd)
         self._directories[real] = Entry(real, FileType.DIRECTORY, 0o755)
         self._implied[real] = None

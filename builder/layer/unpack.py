@@ -120,6 +120,9 @@ class _Overlay:
 
     def whiteout(self, path: str) -> None:
         parent, slash, name = path.rpartition("/")
+        there = self._target.real(parent)
+        if (there is None or not self._target.is_directory(there)) and self._is_below_a_file(parent):
+            return
         self._whiteouts.append(self._target.enter(parent) + slash + name)
 
     def opaque(self, change: Opaque) -> None:
@@ -134,7 +137,13 @@ class _Overlay:
                 self._make_whiteout(real)
             elif self._target.is_directory(real):
                 self._opaque.add(real)
-        self._target.finish(self._opaque, self._xattr)
+        self._target.finish(self._opaque | self._target.covering, self._xattr)
+
+    def _is_below_a_file(self, path: str) -> bool:
+        """Whether the layer itself has something that is no directory at `path` or above it: nothing is below that."""
+        names = path.split("/")
+        above = ("/".join(names[:count]) for count in range(1, len(names) + 1))
+        return any(self._target.wrote(part) and not self._target.is_directory(part) for part in above)
 
     def _make_whiteout(self, real: str) -> None:
         try:

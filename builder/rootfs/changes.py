@@ -53,13 +53,15 @@ def changes(before: Snapshot, after: Snapshot, owners: Translate | None = None) 
     """From `before` to `after`, two snapshots of one directory: parents first, siblings sorted by bytes.
 
     The directories above a change are part of it, as in an overlayfs upper directory; the root directory is not,
-    because layers do not carry it. The second name of a file is a HARDLINK to the first that changed: the kernel
-    gives all names of a file the same ctime, so either all of them are here or none. Entries are read from the
+    because layers do not carry it. A file with several names is there with all of them or with none, the second a
+    HARDLINK to the first: moving a directory changes the path of a name and no ctime. Entries are read from the
     directory as it is when the iterator gets there.
     """
     tree = DirectoryTree(after.directory, owners)
     now, old = after.statuses, before.statuses
     changed = {path for path, status in now.items() if old.get(path) != status}
+    files = {_file_id(now[path]) for path in changed if stat.S_ISREG(now[path][3])}
+    changed |= {path for path, status in now.items() if _file_id(status) in files and stat.S_ISREG(status[3])}
     gone = {path for path in old if path not in now and path not in after.skip}
     # Below something that is gone, or is no directory any more, nothing need be said.
     gone = {path for path in gone if _is_directory(now.get(path.rpartition("/")[0]))}
@@ -113,6 +115,10 @@ def _status(status: os.stat_result) -> _Status:
         status.st_gid,
         status.st_dev,
     )
+
+
+def _file_id(status: _Status) -> tuple[int, int]:
+    return status[6], status[1]  # device, inode
 
 
 def _is_directory(status: _Status | None) -> bool:

@@ -61,7 +61,7 @@ class DirectoryTree:
             return []
         with os.scandir(self.location(path)) as listing:
             found = list(listing)
-        names = [item.name for item in found if not stat.S_ISSOCK(_mode(item))]
+        names = [item.name for item in found if _is_there(item)]
         return sorted(names, key=os.fsencode)
 
     def children(self, path: str) -> list[Entry]:
@@ -139,8 +139,12 @@ def is_image_xattr(name: str) -> bool:
     return name.startswith(("user.", "trusted.")) and not name.startswith(_PRIVATE)
 
 
-def _mode(item: os.DirEntry[str]) -> int:
-    # is_file and friends need no stat where the directory tells the type; only a socket must be found out.
+def _is_there(item: os.DirEntry[str]) -> bool:
+    """Whether a name is an entry: not a socket, and not an overlayfs whiteout of nothing, which readdir shows."""
+    # is_file and friends need no stat where the directory tells the type; only other kinds must be found out.
     if item.is_dir(follow_symlinks=False) or item.is_symlink() or item.is_file(follow_symlinks=False):
-        return 0
-    return item.stat(follow_symlinks=False).st_mode
+        return True
+    try:
+        return not stat.S_ISSOCK(item.stat(follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
