@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -100,6 +101,9 @@ def left_behind(session: int, work: Path) -> list[str]:
                 found.append(f"{process.name}: {(process / 'cmdline').read_bytes()!r}")
         except (FileNotFoundError, ProcessLookupError):
             continue
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # mountinfo of a process that has just let go of its namespaces to end
+                raise
     return found
 
 
