@@ -1,0 +1,29 @@
+"""A step sees the image and what it mounts, and nothing of Limpet."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.isolation.places import Place
+
+pytestmark = pytest.mark.root
+
+
+def test_a_step_finds_nothing_of_limpet(place: Place) -> None:
+    result = place("hiding")
+    # The same search from outside finds it: it can find something.
+    assert "/environ" in result["control"]
+    assert "a file of the context" in result["control"]
+    for user in ("root", "user"):
+        own = ("SHLVL=", "PWD=", "HOME=", "PATH=")
+        lines = [line for line in result[user].splitlines() if not line.startswith(own)]
+        if place.kind.hidden or user == "user":
+            assert lines == ["done"]
+        else:
+            # chroot's limit, which it says aloud: root may signal every process of its pod, and reads none.
+            assert lines == ["can signal limpet", "killed a child of limpet", "done"]
+    assert result["alive"] == place.kind.hidden
+
+
+def test_a_step_finds_no_secret_of_another(place: Place) -> None:
+    assert place("secret_of_another_step") == {"looked": "looked\n", "finished": True}

@@ -1,0 +1,76 @@
+"""extract(base) + layers == root, in every place, whatever the base is and whatever a step does to it."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from builder.errors import ImageError
+from builder.rootfs.entry import Change, FileType, Opaque, Whiteout
+from builder.rootfs.layered import LayeredTree
+from tests.isolation.places import Place
+from tests.layer.conftest import tar_of
+from tests.rootfs.trees import image
+
+pytestmark = pytest.mark.root
+
+names = st.sampled_from(["a", "b", "c", "ö", "x y", "n" * 120])
+paths = st.lists(names, min_size=1, max_size=3).map("/".join).map(shlex.quote)
+modes = st.sampled_from(["700", "4755", "1777", "2711", "000", "644"])
+owners = st.sampled_from(["0:0", "7:8", "1000:1001", "0:42"])
+commands = st.one_of(
+    st.builds("echo {1} >{0}".format, paths, names.map(shlex.quote)),
+    st.builds("echo more >>{0}".format, paths),
+    st.builds("mkdir -p {0}".format, paths),
+    st.builds("rm -rf {0}".format, paths),
+    st.builds("rm -rf {0}; mkdir {0}; echo new >{0}/a".format, paths),
+    st.builds("mv {0} {1}".format, paths, paths),
+    st.builds("cp -a {0} {1}".format, paths, paths),
+    st.builds("ln {0} {1}".format, paths, paths),
+    st.builds("ln -s {0} {1}".format, paths, paths),
+    st.builds("chmod {1} {0}".format, paths, modes),
+    st.builds("chown -h {1} {0}".format, paths, owners),
+    st.builds("touch -hd @{1} {0}".format, paths, st.integers(0, 2**32)),
+    st.builds("mkfifo {0}".format, paths),
+    st.builds("mknod {0} c 1 5".format, paths),
+    st.builds("dd if=/dev/zero of={0} bs=1 count=1 seek={1}".format, paths, st.sampled_from([0, 5000, 10**6])),
+)
+# Reading from a fifo would wait for a writer: opening both ways does not.
+scripts = st.lists(commands, min_size=1, max_size=10).map(
+    lambda lines: "cd /; " + "; ".join(f"timeout 0.3 sh -c {shlex.quote(line)}" for line in lines) + "; true"
+)
+
+
+def removing_something(layers: list[list[Change]]) -> list[list[Change]]:
+    """`layers` without removals inside directories that no layer below has.
+
+    A known limit of overlay roots: a layer is unpacked without those below, and a whiteout needs a directory to lie
+    in, so an empty one appears where there was none.
+    """
+    tree, kept = LayeredTree(), []
+    for layer in layers:
+        changes: list[Change] = []
+        for change in layer:
+            inside = change.path.rpartition("/")[0] if isinstance(change, Whiteout) else change.path
+            below = tree.entry(inside)
+            if not isinstance(change, Whiteout | Opaque) or (below and below.type is FileType.DIRECTORY):
+                changes.append(change)
+        kept.append(changes)
+        try:
+            tree = tree.apply(changes)
+        except ImageError:
+            break
+    return kept
+
+
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(layers=image, steps=st.lists(scripts, min_size=1, max_size=2))
+def test_base_and_layers_make_the_root(place: Place, layers: list[list[Change]], steps: list[str]) -> None:
+    tars = [base64.b64encode(tar_of(layer)).decode() for layer in removing_something(layers)]
+    assert place("law", tars=tars, scripts=steps) == []
