@@ -97,7 +97,12 @@ class Store:
         self._session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
         configure(self._session, settings.environment)
         self._session.proxies = dict(proxies_for(self._endpoint, settings.environment))
-        client = storage.Client(project="limpet", _http=self._session, client_options={"api_endpoint": self._endpoint})
+        client = storage.Client(
+            project="limpet",
+            credentials=credentials,
+            _http=self._session,
+            client_options={"api_endpoint": self._endpoint},
+        )
         self._bucket = client.bucket(bucket)
         settings.log("debug", f"gs://{bucket}: {self._used}")
 
