@@ -17,6 +17,7 @@ from typing import BinaryIO
 from builder.errors import BuildError, ImageError
 from builder.isolation import Isolation, Root
 from builder.layer.index import read_index
+from builder.layer.opened import opened
 from builder.oci.image import Image, Layer
 from builder.oci.media_types import layer_compression
 from builder.rootfs.entry import Change, Entry, FileType
@@ -60,7 +61,7 @@ class LayerIndexes:
 
     def _read(self, layer: Layer, wanted: Callable[[str], bool]) -> list[Change]:
         spool = Path(tempfile.mkdtemp(prefix="contents-", dir=self._work_dir))
-        with layer.blob.open() as stream:
+        with opened(layer) as stream:
             changes = read_index(
                 stream,
                 compression=layer_compression(layer.descriptor.media_type),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from builder.errors import BuildError, CommandFailed
+from builder.errors import BuildError, CommandFailed, IsolationError
 from builder.events import Listener, StageFinished, StageStarted, StepFinished, StepOutput, StepStarted
 from builder.files import ImageFiles, LayerIndexes, OpenRoots
 from builder.isolation import Process, Root
@@ -176,9 +176,16 @@ class _Builder:
         base_index = planned.base.index if isinstance(planned.base, StageBase) else -1
         base_name = _name_of(planned.base, self._shop.names)
         tell(StageStarted(planned.display, base_name, len(planned.steps), planned.index, base_index))
-        if any(isinstance(step, RunStep) for step in planned.steps):
+        first_run = next((step for step in planned.steps if isinstance(step, RunStep)), None)
+        if first_run is not None:
             # Needed sooner or later: COPY onto a root costs less than unpacking what COPY wrote.
-            self._open_root()
+            try:
+                self._open_root()
+            except BuildError as error:
+                # The base is what FROM names; that there is no place to run in concerns RUN.
+                at = first_run if isinstance(error, IsolationError) else planned
+                error.location = error.location or at.location
+                raise
         last_layer = max((n for n, step in enumerate(planned.steps) if _makes_layer(step)), default=-1)
         for number, step in enumerate(planned.steps):
             self._take(number, step, snapshot=not self._shop.settings.single_snapshot or number == last_layer)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from builder.isolation.owners import Owners
 from builder.isolation.removal import remove_tree
+from builder.layer.opened import opened
 from builder.layer.target import NotApplied
 from builder.layer.unpack import Unpacked, unpack
 from builder.oci import media_types
@@ -93,7 +94,7 @@ def unpack_layer(
     not_applied: NotApplied,
 ) -> Unpacked:
     """Unpack `layer` and check its digests. Raises ImageError when it is not what it claims to be."""
-    with layer.blob.open() as stream:
+    with opened(layer) as stream:
         return unpack(
             stream,
             into,

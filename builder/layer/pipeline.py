@@ -80,7 +80,7 @@ class TarStream:
             pass
         found = "sha256:" + self._digest.hexdigest()
         if expected is not None and found != expected:
-            raise ImageError(f"a layer has diff_id {found} where the image's config says {expected}")
+            raise ImageError(f"its diff_id is {found} where the image's config says {expected}")
         return found
 
     def _decompress(self) -> None:

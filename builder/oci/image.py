@@ -19,11 +19,15 @@ from builder.oci.media_types import ImageFormat
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A finished layer: `descriptor` names its compressed bytes, `diff_id` the digest of its tar."""
+    """A finished layer: `descriptor` names its compressed bytes, `diff_id` the digest of its tar.
+
+    `origin` is what errors call the image that it came with, "" for one that was made here.
+    """
 
     descriptor: Descriptor
     diff_id: str
     blob: Blob = field(compare=False, repr=False)
+    origin: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class Manifest:
                 f"{name} has {len(self.layers)} layers, but its config has {len(parsed.diff_ids)} diff_ids"
             )
         layers = tuple(
-            Layer(descriptor, diff_id, blob)
+            Layer(descriptor, diff_id, blob, name)
             for descriptor, diff_id, blob in zip(self.layers, parsed.diff_ids, blobs, strict=True)
         )
         return Image(parsed, layers, self.format, self.annotations)

@@ -64,7 +64,8 @@ class _Verified(io.RawIOBase):
         algorithm, _, wanted = self._descriptor.digest.partition(":")
         if self._hash.hexdigest() != wanted:
             raise ImageError(
-                f"{self._name} is not what it should be: its digest is {algorithm}:{self._hash.hexdigest()}"
+                f"{self._name} does not match its digest: its bytes have {algorithm}:{self._hash.hexdigest()}",
+                "it was changed where it lies, or on the way: push it again, or clear the cache between",
             )
         self._checked = True
 

@@ -43,7 +43,7 @@ class Repository:
         algorithm = wanted.partition(":")[0] if is_digest(wanted) else "sha256"
         digest = digest_of(data, algorithm)
         if is_digest(wanted) and digest != wanted:
-            raise ImageError(f"{self}: the manifest {wanted} is not what it should be: its digest is {digest}")
+            raise ImageError(f"{self}: the manifest {wanted} does not match its digest: its bytes have {digest}")
         return Descriptor(response.headers.get("Content-Type", ""), digest, len(data)), data
 
     def head_manifest(self, identifier: str) -> Descriptor | None:

@@ -200,15 +200,7 @@ class TestWrongContent:
     @pytest.mark.parametrize("use", ["FROM IMAGE\nRUN true", "FROM scratch\nCOPY --from=IMAGE /bin/busybox /x"])
     @pytest.mark.parametrize(
         "position",
-        [
-            700_000,
-            pytest.param(
-                0,
-                marks=pytest.mark.xfail(
-                    strict=True, reason="a tar that cannot be read is reported without its layer's name"
-                ),
-            ),
-        ],
+        [700_000, 0],
         ids=["content", "header"],
     )
     def test_a_layer_in_a_registry(
@@ -220,6 +212,21 @@ class TestWrongContent:
         log = limpet.fails(f"--destination={registry.host}/of-corrupt:1")
         assert tags(registry.host, "of-corrupt") == []
         assert digest in log
+
+    @pytest.mark.parametrize("use", ["FROM damaged\nRUN true", "FROM scratch\nCOPY --from=damaged /bin/busybox /x"])
+    def test_a_damaged_tar_with_the_right_digest(self, limpet: Builder, tmp_path: Path, use: str) -> None:
+        """Published in that state: the digest says nothing, so the error says which layer of which image it is."""
+        damaged = bytearray(busybox.tar(("a", b"1"), ("b", b"2")))
+        damaged[1024] ^= 1  # in the second header
+        busybox.write_layout(tmp_path / "damaged", bytes(damaged))
+        digest = _layer_digest(tmp_path / "damaged", 1)
+        limpet.dockerfile(use)
+        log = limpet.fails("--no-push", f"--build-context=damaged=oci-layout://{tmp_path}/damaged")
+        said = log.split("error: ")[1].splitlines()[0]
+        assert said.startswith(f"Dockerfile:{1 if 'RUN' in use else 2}: ")
+        assert digest in said
+        assert "damaged tar" in said
+        assert str(tmp_path / "damaged") in said
 
     def test_a_layer_that_is_only_passed_on(
         self, limpet: Builder, registry: RegistryServer, corrupt: tuple[str, Path, str]
@@ -355,6 +362,22 @@ class TestArchivesThatWantOut:
         assert "Dockerfile:2: " in limpet.fails("--no-push")
 
 
+def test_no_place_for_run_names_its_line(limpet: Builder) -> None:
+    limpet.dockerfile("FROM base\nENV A=1\nRUN true\n")
+    log = limpet.fails("--no-push", "--isolation=none")
+    assert "error: Dockerfile:3: " in log
+    assert "--isolation=none" in log
+
+
+@needs_root
+@pytest.mark.root
+def test_what_an_isolation_cannot_do_names_its_line(limpet: Builder) -> None:
+    limpet.dockerfile("FROM base\nENV A=1\nRUN true\nRUN --network=none true\n")
+    log = limpet.fails("--no-push", "--isolation=chroot")
+    assert "error: Dockerfile:4: " in log
+    assert "--network=none" in log
+
+
 class TestAFailingCommand:
     @pytest.mark.parametrize(("command", "code"), [("exit 7", 7), ("nosuchprogram", 127), ("kill -9 $$", 137)])
     def test_its_code_is_limpets(self, limpet: Builder, registry: RegistryServer, command: str, code: int) -> None:
@@ -379,9 +402,9 @@ class TestAFailingCommand:
         limpet.fails("--no-push", code=9)
 
 
-def _layer_digest(directory: Path) -> str:
-    """The digest of the first layer of the image in a layout."""
-    return layout.read(layout.Location(directory), Platform.host()).image.layers[0].descriptor.digest
+def _layer_digest(directory: Path, number: int = 0) -> str:
+    """The digest of a layer of the image in a layout."""
+    return layout.read(layout.Location(directory), Platform.host()).image.layers[number].descriptor.digest
 
 
 def _flip(file: Path, position: int) -> None:
