@@ -122,7 +122,7 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
     layout.write(tmp_path, made)
     blob = layout.blob_path(tmp_path, made.layers[0].descriptor.digest)
     data = blob.read_bytes()
-    for wrong, words in ((data[:-1], "ends after"), (data + b"x", "longer"), (b"x" + data[1:], "does not match its digest")):
+    for wrong, words in ((data[:-1], "ends after"), (data + b"x", "longer"), (b"x" + data[1:], "match its digest")):
         blob.write_bytes(wrong)
         stream = layout.read(Location(tmp_path), AMD64).image.layers[0].blob.open()
         with pytest.raises(ImageError, match=words):
