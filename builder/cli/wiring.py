@@ -35,13 +35,18 @@ from context_sources.git import checkout
 from context_sources.git_address import parse as parse_git_address
 
 
+def work_parent(asked: Path | None, env: Mapping[str, str]) -> Path:
+    """The directory below which a build makes its work directory."""
+    return asked or Path(env.get("LIMPET_WORK_DIR") or env.get("KANIKO_DIR") or env.get("TMPDIR") or "/var/tmp")
+
+
 @contextmanager
 def work_directory(asked: Path | None, env: Mapping[str, str]) -> Iterator[Path]:
     """A new directory for everything that the build writes; it is removed whatever happens.
 
     Raises UsageError when none can be made.
     """
-    parent = asked or Path(env.get("LIMPET_WORK_DIR") or env.get("KANIKO_DIR") or env.get("TMPDIR") or "/var/tmp")
+    parent = work_parent(asked, env)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix="limpet-", dir=parent))

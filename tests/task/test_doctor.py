@@ -1,0 +1,67 @@
+"""`limpet doctor` in pods: what it says is true, and the lines that it prints do what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from builder.isolation.survey import ROOT_CAPABILITIES
+from tests.task.pods import KINDS, OF_TASK, PodKind
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="pods are made with podman as root"),
+]
+TAKEN = {
+    "root": "namespaces",
+    "root of the Task": "namespaces",
+    "confined root": "chroot",
+    "confined root of the Task": "chroot",
+    "uid 1000": "namespaces",
+    "restricted": "none",
+    "root without capabilities": "none",
+}
+
+
+def doctor(kind: PodKind, image: str, work: Path) -> dict[str, Any]:
+    done = kind.run(image, ["/limpet/bin/limpet", "doctor", "--format=json", "--work-dir=/work"], {work: "/work"})
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert list(work.iterdir()) == []
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_the_lines_that_would_allow_more_do(kind: PodKind, executor: str, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    work.chmod(0o777)
+    report = doctor(kind, executor, work)
+    pod = report["pod"]
+    assert pod["uid"] == kind.security.get("runAsUser", 0)
+    assert pod["seccomp"] == ("filter" if kind.security["seccompProfile"]["type"] == "RuntimeDefault" else "off")
+    assert report["isolation"]["taken"] == TAKEN[kind.name]
+    for isolation in report["isolations"]:
+        assert isolation["works"] or isolation["yaml"], isolation
+        if not isolation["works"]:
+            lines = yaml.safe_load(isolation["yaml"])["securityContext"]
+            changed = doctor(kind.changed(lines), executor, work)
+            works = {each["name"] for each in changed["isolations"] if each["works"]}
+            assert isolation["name"] in works, changed["isolations"]
+
+
+def test_without_a_volume_the_overlay_does_not_work(executor: str) -> None:
+    done = KINDS[0].run(executor, ["/limpet/bin/limpet", "doctor", "--format=json"], {})
+    report = json.loads(done.stdout)
+    assert report["work_directory"]["overlay"] is False
+    (volume,) = yaml.safe_load(report["work_directory"]["yaml"])["containers"][0]["volumeMounts"]
+    assert volume["mountPath"] == report["work_directory"]["path"]
+
+
+def test_capabilities_are_those_of_the_task() -> None:
+    assert list(ROOT_CAPABILITIES) == OF_TASK["capabilities"]["add"]
