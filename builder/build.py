@@ -1,29 +1,34 @@
-"""Carry out a plan: its stages as a graph, side by side where the isolation allows.
+"""Carry out plans, one for each platform: all stages as one graph, side by side where the isolation allows.
 
-A stage starts at once and waits for another stage only when a step of it reads that stage's files.
+A stage starts at once and waits for another stage only when a step of it reads that stage's files. A stage that is
+the same for several platforms (`FROM --platform=$BUILDPLATFORM`) is built once.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from builder.errors import IsolationError
 from builder.events import Listener
 from builder.files import ImageFiles, LayerIndexes, OpenRoots
 from builder.isolation import Isolation
+from builder.isolation.emulation import runs_programs_of
 from builder.oci.config import ImageConfig
 from builder.oci.image import Image, Layer
 from builder.oci.media_types import ImageFormat
 from builder.oci.platform import Platform
 from builder.plan import SCRATCH, ImageBase, Plan, PlannedStage, ScratchBase, StageBase
 from builder.stage import BuiltStage, Results, StageSettings, StepWork, Workshop, build_stage
+from builder.steps.step import RunStep
 
 ResolveImage = Callable[[str, Platform], Image]
 LayerWritten = Callable[[Layer], None]
+_Owned = tuple[int, int]  # a stage: the number of the plan that builds it, and its index
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,96 +42,205 @@ class BuildSettings:
 
 
 def build(
-    plan: Plan,
+    plans: Sequence[Plan],
     resolve: ResolveImage,
     bind_steps: Callable[[Results], StepWork],
     isolation: Isolation,
     settings: BuildSettings,
     listener: Listener,
     layer_written: LayerWritten = lambda layer: None,
-) -> dict[int, Image]:
-    """Build every stage of `plan`; the targets' images, finished but for being written somewhere, by stage index.
+) -> list[dict[int, Image]]:
+    """Build every stage of `plans`; for each plan the targets' images, finished but for being written somewhere, by
+    stage index.
 
-    `layer_written` is told of every layer of the first target as soon as it is finished, base layers included.
+    `layer_written` is told of every layer of the first targets as soon as it is finished, base layers included.
     Their blobs lie in the work directory: they last as long as that. On return no process runs and no root is open.
-    Raises the first stage's error; the other stages are stopped.
+    Raises the first stage's error; the other stages are stopped. Raises IsolationError before anything is built when
+    a RUN needs a platform whose programs do not run here.
     """
+    _refuse_foreign_programs(plans, settings.work_dir)
     stopped = threading.Event()
     indexes, roots = LayerIndexes(settings.work_dir), OpenRoots(isolation)
     blobs = settings.work_dir / "blobs"
     blobs.mkdir(exist_ok=True)
-    # What COPY and mounts name is always for the target platform; a base may be for another.
-    platforms = {external.reference: external.platform for stage in plan.stages for external in stage.images}
-
-    def image_files(reference: str) -> ImageFiles:
-        if reference == SCRATCH:
-            image = Image(ImageConfig(plan.stages[0].platform))
-        else:
-            image = resolve(reference, platforms[reference])
-        return ImageFiles(lambda: image, roots, lambda: indexes.tree(image, contents=True))
-
-    results = Results(_memoised(image_files))
-    published = _ancestors(plan, plan.targets[0])
-    # Layers that nobody reads are not written. A root that is gone leaves nothing but its layers.
-    written = {
-        index for stage in plan.stages if isinstance(stage.base, StageBase) for index in _ancestors(plan, stage.index)
-    }
-    written |= {index for target in plan.targets for index in _ancestors(plan, target)}
+    owners = _owners(plans)
+    published, written = _published(plans, owners), _written(plans, owners)
     with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="compress") as compressors:
-        names = {stage.index: stage.display for stage in plan.stages}
-        workshop = Workshop(
-            bind_steps(results), settings.stage, listener, indexes, roots, compressors, blobs, stopped.is_set, names
-        )
 
-        def build_one(planned: PlannedStage) -> BuiltStage:
-            base = _base_image(planned, resolve, results, settings)
-            if planned.index not in published:
-                needed = planned.index in written or not isolation.concurrent
-                return build_stage(planned, base, workshop, _ignore if needed else None)
+        def begin(number: int, plan: Plan) -> _Build:
+            results = Results(_memoised(lambda reference: _image_files(reference, plan, resolve, indexes, roots)))
+            workshop = Workshop(
+                bind_steps(results),
+                settings.stage,
+                listener,
+                indexes,
+                roots,
+                compressors,
+                blobs,
+                stopped.is_set,
+                _names(number, plans, owners),
+            )
+            return _Build(plan, owners[number], results, workshop)
+
+        def build_one(job: _Build, planned: PlannedStage) -> BuiltStage:
+            base = _base_image(planned, resolve, job.results, settings)
+            planned = replace(planned, display=job.workshop.names[planned.index])
+            stage = (job.owners[planned.index], planned.index)
+            if stage not in published:
+                needed = stage in written or not isolation.concurrent
+                return build_stage(planned, base, job.workshop, _ignore if needed else None)
             if not isinstance(planned.base, StageBase):
                 for layer in base.layers:
                     layer_written(layer)
-            return build_stage(planned, base, workshop, layer_written)
+            return build_stage(planned, base, job.workshop, layer_written)
 
         def stop() -> None:
             stopped.set()
             roots.close()
 
-        _run_graph(plan, build_one, results, stop, concurrent=isolation.concurrent)
-    return {index: _finish(results.image(index), plan, settings) for index in plan.targets}
+        builds = [begin(number, plan) for number, plan in enumerate(plans)]
+        _run_graph(builds, build_one, stop, concurrent=isolation.concurrent)
+    return [
+        {index: _finish(job.results.image(index), job.plan, settings) for index in job.plan.targets} for job in builds
+    ]
+
+
+def stages_of(plans: Sequence[Plan]) -> list[PlannedStage]:
+    """The stages that `build` builds: each once, also where several platforms share it."""
+    owners = _owners(plans)
+    return [stage for n, plan in enumerate(plans) for stage in plan.stages if owners[n][stage.index] == n]
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """One plan under way. `owners` says which plan builds each stage, by its index: the first that has it."""
+
+    plan: Plan
+    owners: Mapping[int, int]
+    results: Results
+    workshop: Workshop
 
 
 def _run_graph(
-    plan: Plan,
-    build_one: Callable[[PlannedStage], BuiltStage],
-    results: Results,
+    builds: Sequence[_Build],
+    build_one: Callable[[_Build, PlannedStage], BuiltStage],
     stop: Callable[[], None],
     *,
     concurrent: bool,
 ) -> None:
     """Run all stages to their end, or to the first error, which is raised once `stop` has ended the others."""
-    workers = len(plan.stages) if concurrent else 1
+    workers = sum(len(job.plan.stages) for job in builds) if concurrent else 1
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="stage") as pool:
         gate = threading.Event()
 
-        def start(planned: PlannedStage) -> BuiltStage:
+        def start(job: _Build, planned: PlannedStage) -> BuiltStage:
             gate.wait()
-            return build_one(planned)
+            return build_one(job, planned)
 
         # `plan.stages` is in build order: a single worker never waits for a stage that has not run.
-        futures = {planned.index: pool.submit(start, planned) for planned in plan.stages}
-        for index, future in futures.items():
-            results.add(index, future)
+        futures: dict[_Owned, Future[BuiltStage]] = {}
+        for job in builds:
+            for planned in job.plan.stages:
+                stage = (job.owners[planned.index], planned.index)
+                if stage not in futures:
+                    futures[stage] = pool.submit(start, job, planned)
+                job.results.add(planned.index, futures[stage])
         gate.set()
         try:
             done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
-            for index in plan.targets:
-                results.image(index)  # its last layers are written from roots that are open until here
+            for job in builds:
+                for index in job.plan.targets:
+                    job.results.image(index)  # its last layers are written from roots that are open until here
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             stop()
+
+
+def _owners(plans: Sequence[Plan]) -> list[dict[int, int]]:
+    """For each plan: index of a stage -> number of the first plan with the same stage, all that it reads included."""
+    found: list[dict[int, int]] = []
+    for number, plan in enumerate(plans):
+        owners: dict[int, int] = {}
+        for stage in plan.stages:
+            same = (
+                earlier[stage.index]
+                for earlier, other in zip(found, plans, strict=False)
+                if stage in other.stages and all(earlier[index] == owners[index] for index in stage.dependencies)
+            )
+            owners[stage.index] = next(same, number)
+        found.append(owners)
+    return found
+
+
+def _names(number: int, plans: Sequence[Plan], owners: Sequence[Mapping[int, int]]) -> dict[int, str]:
+    """How each stage of a plan is shown: with the platform, where others have a stage of this name, too."""
+    plan, names = plans[number], {}
+    for stage in plan.stages:
+        differs = len({one[stage.index] for one in owners if stage.index in one}) > 1
+        names[stage.index] = f"{stage.display} {plan.platform}" if differs else stage.display
+    return names
+
+
+def _published(plans: Sequence[Plan], owners: Sequence[Mapping[int, int]]) -> set[_Owned]:
+    """The stages whose layers are in the image that is pushed."""
+    return {
+        (owned[index], index)
+        for plan, owned in zip(plans, owners, strict=True)
+        for index in _ancestors(plan, plan.targets[0])
+    }
+
+
+def _written(plans: Sequence[Plan], owners: Sequence[Mapping[int, int]]) -> set[_Owned]:
+    """The stages whose layers are written at once: a root that is gone leaves nothing but its layers. Layers that
+    nobody reads are not written."""
+    found: set[_Owned] = set()
+    for plan, owned in zip(plans, owners, strict=True):
+        ends = [*plan.targets, *(stage.index for stage in plan.stages if isinstance(stage.base, StageBase))]
+        found |= {(owned[index], index) for end in ends for index in _ancestors(plan, end)}
+    return found
+
+
+def _refuse_foreign_programs(plans: Sequence[Plan], work_dir: Path) -> None:
+    """What starts from scratch is let through: nobody knows what programs COPY brings."""
+    runs: dict[Platform, bool] = {}
+    for plan in plans:
+        for stage in plan.stages:
+            run = next((step for step in stage.steps if isinstance(step, RunStep)), None)
+            platform = _platform_of_programs(stage, plan)
+            if run is None or platform is None:
+                continue
+            if platform not in runs:
+                runs[platform] = runs_programs_of(platform, work_dir)
+            if not runs[platform]:
+                error = IsolationError(
+                    f"stage {stage.display} is for {platform}, whose programs do not run on this machine",
+                    "register an emulator (binfmt_misc, e.g. by qemu-user-static) on the node, start the stage "
+                    "FROM --platform=$BUILDPLATFORM, or build each platform on a machine of its own and merge them "
+                    "with limpet index create",
+                )
+                error.location = run.location
+                raise error
+
+
+def _platform_of_programs(stage: PlannedStage, plan: Plan) -> Platform | None:
+    base = stage.base
+    while isinstance(base, StageBase):
+        base = plan.stage(base.index).base
+    return base.config.platform if isinstance(base, ImageBase) else None
+
+
+def _image_files(
+    reference: str, plan: Plan, resolve: ResolveImage, indexes: LayerIndexes, roots: OpenRoots
+) -> ImageFiles:
+    """What COPY and mounts name: always for the target platform; a base may be for another."""
+    if reference == SCRATCH:
+        image = Image(ImageConfig(plan.stages[0].platform))
+    else:
+        platforms = {external.reference: external.platform for stage in plan.stages for external in stage.images}
+        image = resolve(reference, platforms[reference])
+    return ImageFiles(lambda: image, roots, lambda: indexes.tree(image, contents=True))
 
 
 def _base_image(planned: PlannedStage, resolve: ResolveImage, results: Results, settings: BuildSettings) -> Image:

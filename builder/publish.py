@@ -17,6 +17,7 @@ from builder.oci import layout
 from builder.oci.archive import write_archive
 from builder.oci.descriptor import Descriptor
 from builder.oci.image import Image, Layer
+from builder.oci.index import index_of
 from builder.oci.manifest import ResolvedImage
 from builder.oci.reference import Reference
 from builder.registry.failures import is_immutable_tag_error
@@ -31,8 +32,11 @@ class Destination(Protocol):
         """`layer` will be part of the image; returns at once."""
         ...
 
-    def write(self, image: Image) -> None:
-        """Bring the image there, complete. Raises BuildError."""
+    def write(self, images: Sequence[Image]) -> None:
+        """Bring the image there, complete: one for each platform, with an index when they are several.
+
+        Raises BuildError.
+        """
         ...
 
 
@@ -62,12 +66,21 @@ class RegistryDestination:
     def prepare(self, layer: Layer) -> None:
         self._uploader.start(layer)
 
-    def write(self, image: Image) -> None:
-        self._publish(lambda tags: self._uploader.finish(image, tags))
+    def write(self, images: Sequence[Image]) -> None:
+        if len(images) == 1:
+            self._publish(lambda tags: self._uploader.finish(images[0], tags))
+        else:
+            self._publish(lambda tags: self._write_index(images, tags))
 
     def copy(self, image: ResolvedImage) -> None:
         """write() for an image that exists already: the digest stays."""
         self._publish(lambda tags: self._uploader.copy(image, tags))
+
+    def _write_index(self, images: Sequence[Image], tags: list[str]) -> Descriptor:
+        """The images get no tags of their own."""
+        for image in images:
+            self._uploader.finish(image, ())
+        return self._uploader.finish_index(index_of(images), tags)
 
     def _publish(self, send: Callable[[list[str]], Descriptor]) -> None:
         for reference in self.references:
@@ -92,12 +105,12 @@ class LayoutDestination:
     def prepare(self, layer: Layer) -> None:
         pass
 
-    def write(self, image: Image) -> None:
-        layout.write(self._path, image)
+    def write(self, images: Sequence[Image]) -> None:
+        layout.write(self._path, *images)
 
 
 class ArchiveDestination:
-    """`--tar-path`: an archive as `docker save` writes it."""
+    """`--tar-path`: an archive as `docker save` writes it, of one platform."""
 
     def __init__(self, path: Path, references: Sequence[Reference]) -> None:
         self._path = path
@@ -106,7 +119,8 @@ class ArchiveDestination:
     def prepare(self, layer: Layer) -> None:
         pass
 
-    def write(self, image: Image) -> None:
+    def write(self, images: Sequence[Image]) -> None:
+        (image,) = images
         write_archive(self._path, image, self._references)
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from builder.build import BuildSettings, build
+from builder.build import BuildSettings, build, stages_of
 from builder.cli.arguments import Arguments
 from builder.cli.images import Images
 from builder.cli.known_secrets import mask_environment
@@ -17,13 +17,14 @@ from builder.cli.origins import bases as bases_of
 from builder.cli.origins import metadata
 from builder.cli.output import Output
 from builder.cli.output.progress_file import ProgressFile
-from builder.cli.session import Sources, fetch_sources, make_plan
+from builder.cli.session import Sources, fetch_sources, make_plans
 from builder.cli.settings import OutputSettings, Settings, settings_of
 from builder.cli.wiring import git_checkouts, registries, stage_settings, work_directory
 from builder.events import BuildStarted
 from builder.isolation import Isolation
 from builder.isolation.choose import choose
 from builder.oci.image import Image, Layer
+from builder.oci.index import descriptor_of
 from builder.oci.reference import Reference
 from builder.outputs import BaseImage, write_names, write_results
 from builder.plan import Plan, render_text
@@ -52,7 +53,7 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
         output.also(ProgressFile(settings.output.progress_file))
     with work_directory(settings.build.work_dir, env) as work:
         if settings.build.dry_run:
-            print(render_text(_plan_only(settings, env, output, work)))
+            print(render_text(_plans_only(settings, env, output, work)))
             return 0
         # Before any thread exists: namespaces can be entered by a process with one thread only.
         isolation = choose(settings.build.isolation, work, output)
@@ -61,10 +62,10 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     return 0
 
 
-def _plan_only(settings: Settings, env: Mapping[str, str], output: Output, work: Path) -> Plan:
+def _plans_only(settings: Settings, env: Mapping[str, str], output: Output, work: Path) -> list[Plan]:
     client = registries(settings.registry, env, output)
     sources = fetch_sources(settings, work, env, output, client)
-    return make_plan(settings, sources, Images(client, output), output)
+    return make_plans(settings, sources, Images(client, output), output)
 
 
 def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation: Isolation, work: Path) -> None:
@@ -76,18 +77,20 @@ def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation
         checker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="push-check"))
         allowed = checker.submit(check_push, pushes if settings.registry.check_push_permission else [])
         sources = fetch_sources(settings, work, env, output, client)
-        plan = make_plan(settings, sources, images, output)
-        output.tell(BuildStarted(len(plan.stages), sum(len(stage.steps) for stage in plan.stages)))
+        plans = make_plans(settings, sources, images, output)
+        stages = stages_of(plans)
+        output.tell(BuildStarted(len(stages), sum(len(stage.steps) for stage in stages)))
         allowed.result()
-        stage = stage_settings(settings.image, plan.epoch)
-        inputs = _inputs(settings, env, sources, plan, work, output)
+        # The epoch and the hostname come from the command line: they are the same for every platform.
+        stage = stage_settings(settings.image, plans[0].epoch)
+        inputs = _inputs(settings, env, sources, plans[0], work, output)
 
         def prepare(layer: Layer) -> None:
             for destination in pushes:
                 destination.prepare(layer)
 
         built = build(
-            plan,
+            plans,
             images.image,
             lambda results: StepWorkOf(inputs, results),
             isolation,
@@ -95,8 +98,9 @@ def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation
             output,
             prepare,
         )
-        bases, origins = bases_of(plan, images.resolved()), metadata(sources, plan, images.resolved())
-        _publish(built[plan.targets[0]], settings.output, references, pushes, bases, origins, output)
+        bases, origins = bases_of(plans[0], images.resolved()), metadata(sources, plans[0], images.resolved())
+        made = [targets[plan.targets[0]] for plan, targets in zip(plans, built, strict=True)]
+        _publish(made, settings.output, references, pushes, bases, origins, output)
 
 
 def _pushes(
@@ -130,7 +134,7 @@ def _inputs(
 
 
 def _publish(
-    image: Image,
+    images: list[Image],
     asked: OutputSettings,
     references: list[Reference],
     pushes: list[RegistryDestination],
@@ -139,7 +143,7 @@ def _publish(
     output: Output,
 ) -> None:
     """Digest files first, so that they are there even when a push fails; then files, then registries."""
-    digest = image.manifest()[0].digest
+    digest = descriptor_of(images).digest
     names = [str(reference) for reference in references]
     write_names(asked.files, names, digest)
     destinations: list[Destination] = []
@@ -148,7 +152,7 @@ def _publish(
     if asked.oci_layout_path:
         destinations.append(LayoutDestination(asked.oci_layout_path))
     for destination in (*destinations, *pushes):
-        destination.write(image)
+        destination.write(images)
     if not asked.push:
         output.say("Skipping push to container registry due to --no-push flag")
         output.say(f"digest: {digest}")

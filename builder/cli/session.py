@@ -55,14 +55,28 @@ def fetch_sources(
     return Sources(context, named, dockerfile, find_ignore_file(context.path, dockerfile.path))
 
 
-def make_plan(settings: Settings, sources: Sources, images: Images, output: Output) -> Plan:
-    """Parse the Dockerfile and plan the build; warnings are told. Raises DockerfileError, RegistryError..."""
+def make_plans(settings: Settings, sources: Sources, images: Images, output: Output) -> list[Plan]:
+    """Parse the Dockerfile and plan the build, once for each platform; warnings are told.
+
+    Raises DockerfileError, RegistryError...
+    """
     found = sources.dockerfile
     output.tell(DockerfileRead(found.name, found.data.decode("utf-8", "replace")))
     dockerfile = parse(found.data, found.name)
-    options = PlanOptions(
+    options = [_options(settings, sources, platform) for platform in settings.build.platforms or (None,)]
+    images.prefetch(dict.fromkeys(image for each in options for image in external_images(dockerfile, each)))
+    plans = [plan(dockerfile, each, images.config) for each in options]
+    said = [f"{warning.rule}: {warning.message} ({warning.location})" for one in plans for warning in one.warnings]
+    said += [note for one in plans for note in one.notes]
+    for text in dict.fromkeys(said):
+        output.say(text, "warning")
+    return plans
+
+
+def _options(settings: Settings, sources: Sources, platform: Platform | None) -> PlanOptions:
+    return PlanOptions(
         build_platform=Platform.host(),
-        target_platform=settings.build.platforms[0] if settings.build.platforms else None,
+        target_platform=platform,
         build_args=settings.build.build_args,
         targets=settings.build.targets,
         labels={**(_auto_labels(sources.context) if settings.image.auto_labels else {}), **settings.image.labels},
@@ -71,13 +85,6 @@ def make_plan(settings: Settings, sources: Sources, images: Images, output: Outp
         ignore_patterns=sources.ignore.patterns if sources.ignore else (),
         allow=settings.build.allow,
     )
-    images.prefetch(external_images(dockerfile, options))
-    planned = plan(dockerfile, options, images.config)
-    for warning in planned.warnings:
-        output.say(f"{warning.rule}: {warning.message} ({warning.location})", "warning")
-    for note in planned.notes:
-        output.say(note, "warning")
-    return planned
 
 
 def _auto_labels(context: Fetched) -> dict[str, str]:

@@ -366,10 +366,6 @@ def _platforms(arguments: Arguments) -> tuple[Platform, ...]:
     custom = arguments.text("custom-platform")
     listed = tuple(dict.fromkeys(Platform.parse(text) for text in arguments.items("platform")))
     if not custom:
-        if len(listed) > 1:
-            raise UsageError(
-                "--platform: a list of platforms is not available in this version", "build each platform on its own"
-            )
         return listed
     platform = Platform.parse(custom)
     if listed and listed != (platform,):

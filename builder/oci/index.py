@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from builder.errors import ImageError
 from builder.oci import media_types
 from builder.oci.descriptor import Descriptor
+from builder.oci.image import Image
 from builder.oci.media_types import ImageFormat
 from builder.oci.platform import Platform
 
@@ -53,6 +54,17 @@ class Index:
             value["annotations"] = dict(self.annotations)
         data = json.dumps(value, indent=2, ensure_ascii=False).encode()
         return Descriptor.of(media_type, data), data
+
+
+def index_of(images: Sequence[Image]) -> Index:
+    """The index of `images`, one for each platform; Docker's list where all of them are Docker's."""
+    entries = tuple(replace(image.manifest()[0], platform=image.config.platform) for image in images)
+    return Index(entries, "docker" if all(image.format == "docker" for image in images) else "oci")
+
+
+def descriptor_of(images: Sequence[Image]) -> Descriptor:
+    """What names `images`: the only one's manifest, or the index of several."""
+    return images[0].manifest()[0] if len(images) == 1 else index_of(images).encode()[0]
 
 
 def compatible(platform: Platform) -> tuple[Platform, ...]:

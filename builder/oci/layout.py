@@ -17,7 +17,7 @@ from builder.oci import media_types
 from builder.oci.blobs import FileBlob, MemoryBlob
 from builder.oci.descriptor import Blob, Descriptor, is_digest
 from builder.oci.image import Image
-from builder.oci.index import Index
+from builder.oci.index import Index, index_of
 from builder.oci.manifest import Manifest, ResolvedImage, parse_manifest
 from builder.oci.platform import Platform
 from builder.oci.verified import BUFFER
@@ -93,7 +93,7 @@ def write(directory: Path, *images: Image) -> Descriptor:
         entries = [_write_image(directory, image) for image in images]
         top = entries[0]
         if len(entries) > 1:
-            top, data = Index(tuple(entries)).encode()
+            top, data = index_of(images).encode()
             write_blob(directory, top, MemoryBlob(data))
         _replace(directory / "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
         _replace(directory / "index.json", Index((top,)).encode()[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from builder.plan.text import printable
@@ -22,11 +23,18 @@ from builder.steps.step import (
 )
 
 
-def render_text(plan: Plan) -> str:
-    """The plan as an indented list: stages in build order, their steps by number, skipped stages, warnings.
+def render_text(plans: Sequence[Plan]) -> str:
+    """The plans as indented lists: stages in build order, their steps by number, skipped stages, warnings.
 
-    Steps that make a layer are marked `+`. Values of arguments and variables are not shown.
+    Steps that make a layer are marked `+`. Values of arguments and variables are not shown. Where there are plans
+    for several platforms, each begins with a line that names its own.
     """
+    if len(plans) == 1:
+        return _plan_text(plans[0])
+    return "\n".join(f"platform {plan.platform}\n{_plan_text(plan)}" for plan in plans)
+
+
+def _plan_text(plan: Plan) -> str:
     names = {stage.index: stage.display for stage in plan.stages}
     lines: list[str] = []
     for stage in plan.stages:
@@ -64,11 +72,21 @@ def _base_text(base: Base, names: dict[int, str]) -> str:
             return "scratch"
 
 
-def render_json(plan: Plan) -> str:
-    """The plan as one JSON object, members in a fixed order, indented by two blanks.
+def render_json(plans: Sequence[Plan]) -> str:
+    """The plan as one JSON object, members in a fixed order, indented by two blanks. Plans for several platforms are
+    members of `platforms`, by platform.
 
     Values of arguments and variables are not in it, except where an instruction writes them into the image.
     """
+    if len(plans) == 1:
+        value = _plan_json(plans[0])
+    else:
+        value = {"platforms": {str(plan.platform): _plan_json(plan) for plan in plans}}
+    # A byte that was not UTF-8 is written as JSON's escape of its surrogate.
+    return json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+
+
+def _plan_json(plan: Plan) -> dict[str, Any]:
     value: dict[str, Any] = {
         "targets": list(plan.targets),
         "stages": [_stage_json(stage) for stage in plan.stages],
@@ -84,8 +102,7 @@ def render_json(plan: Plan) -> str:
     }
     if plan.epoch is not None:
         value["source_date_epoch"] = plan.epoch
-    # A byte that was not UTF-8 is written as JSON's escape of its surrogate.
-    return json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    return value
 
 
 def _stage_json(stage: PlannedStage) -> dict[str, Any]:

@@ -160,6 +160,11 @@ class Plan:
         return next(stage for stage in self.stages if stage.index == index)
 
     @property
+    def platform(self) -> Platform:
+        """What the first target's image says it is for."""
+        return self.stage(self.targets[0]).platform
+
+    @property
     def images(self) -> tuple[ExternalImage, ...]:
         """Every image from outside that the build reads, each once."""
         found: dict[ExternalImage, None] = {}

@@ -42,12 +42,12 @@ def compare(path: Path, printed: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_text(name: str) -> None:
-    compare(GOLDEN / name / "plan.txt", render_text(planned(name)))
+    compare(GOLDEN / name / "plan.txt", render_text([planned(name)]))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_json(name: str) -> None:
-    printed = render_json(planned(name))
+    printed = render_json([planned(name)])
     compare(GOLDEN / name / "plan.json", printed)
     assert json.loads(printed)["targets"]
 

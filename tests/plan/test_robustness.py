@@ -94,8 +94,8 @@ def test_a_file_is_planned_or_refused(text: str, on_build: tuple[str, ...]) -> N
         return
     except BuildError:
         return
-    render_text(result).encode()
-    assert json.loads(render_json(result).encode())["targets"] == list(result.targets)
+    render_text([result]).encode()
+    assert json.loads(render_json([result]).encode())["targets"] == list(result.targets)
     check_consistency(result)
 
 
