@@ -44,7 +44,7 @@ class BuildSettings:
 def build(
     plans: Sequence[Plan],
     resolve: ResolveImage,
-    bind_steps: Callable[[Results], StepWork],
+    bind_steps: Callable[[Results, Callable[[], bool]], StepWork],
     isolation: Isolation,
     settings: BuildSettings,
     listener: Listener,
@@ -55,6 +55,7 @@ def build(
 
     `layer_written` is told of every layer of the first targets as soon as it is finished, base layers included.
     Their blobs lie in the work directory: they last as long as that. On return no process runs and no root is open.
+    `bind_steps` gets what tells whether the build was stopped, too: a step that waits looks at it.
     Raises the first stage's error; the other stages are stopped. Raises IsolationError before anything is built when
     a RUN needs a platform whose programs do not run here.
     """
@@ -70,7 +71,7 @@ def build(
         def begin(number: int, plan: Plan) -> _Build:
             results = Results(_memoised(lambda reference: _image_files(reference, plan, resolve, indexes, roots)))
             workshop = Workshop(
-                bind_steps(results),
+                bind_steps(results, stopped.is_set),
                 settings.stage,
                 listener,
                 indexes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,6 +37,7 @@ from builder.publish import (
     registry_destinations,
 )
 from builder.registry.registries import Registries
+from builder.stage import Results
 from builder.step_work import Inputs, StepWorkOf
 from builder.steps.cache_mounts import CacheMounts
 from builder.steps.context import ContextTree
@@ -83,7 +84,9 @@ def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation
         allowed.result()
         # The epoch and the hostname come from the command line: they are the same for every platform.
         stage = stage_settings(settings.image, plans[0].epoch)
-        inputs = _inputs(settings, env, sources, plans[0], work, output)
+
+        def bind_steps(results: Results, stopped: Callable[[], bool]) -> StepWorkOf:
+            return StepWorkOf(_inputs(settings, env, sources, plans[0], work, output, stopped), results)
 
         def prepare(layer: Layer) -> None:
             for destination in pushes:
@@ -92,7 +95,7 @@ def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation
         built = build(
             plans,
             images.image,
-            lambda results: StepWorkOf(inputs, results),
+            bind_steps,
             isolation,
             BuildSettings(work, stage, settings.image.format or None, settings.image.annotations),
             output,
@@ -115,7 +118,13 @@ def _pushes(
 
 
 def _inputs(
-    settings: Settings, env: Mapping[str, str], sources: Sources, plan: Plan, work: Path, output: Output
+    settings: Settings,
+    env: Mapping[str, str],
+    sources: Sources,
+    plan: Plan,
+    work: Path,
+    output: Output,
+    stopped: Callable[[], bool],
 ) -> Inputs:
     epoch = 0 if settings.image.reproducible else None
     epoch = plan.epoch if plan.epoch is not None else epoch
@@ -125,7 +134,7 @@ def _inputs(
         named={name: ContextTree(fetched.path) for name, fetched in sources.named.items()},
         secrets=Secrets(settings.build.secrets, settings.build.ssh),
         fetch_git=git_checkouts(work, env, output),
-        caches=CacheMounts(caches / "mounts"),
+        caches=CacheMounts(caches / "mounts", stopped),
         created=time.time_ns() if epoch is None else epoch * 10**9,
         hostname=plan.hostname,
         work_dir=work,

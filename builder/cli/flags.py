@@ -379,12 +379,11 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "cache-dir",
         "string",
-        "Local store of base images and unpacked layers, which `limpet warm` fills.",
+        "Local store of base images and unpacked layers, which `limpet warm` fills, and of cache mounts.",
         CACHE,
         (*BUILD, "cache list", "cache prune"),
         default="/cache",
         metavar="DIRECTORY",
-        pending=True,
     ),
     Flag(
         "cache-dir-size",

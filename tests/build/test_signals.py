@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +66,25 @@ def test_a_command_that_ignores_signals(limpet: Builder) -> None:
     process.communicate()
     assert process.returncode == 143
     limpet.assert_nothing_left(process)
+
+
+def test_while_another_build_has_the_cache(limpet: Builder, tmp_path: Path) -> None:
+    """Waiting for a lock is ended by a signal as well."""
+    caches = tmp_path / "caches"
+    caches.mkdir()
+    mount = "RUN --mount=type=cache,target=/cache,sharing=locked"
+    limpet.dockerfile(f"FROM base\n{mount} echo is running; sleep 3600\n")
+    owner = limpet.start("--no-push", f"--cache-dir={caches}")
+    _started(owner, "] is running")
+    other = replace(limpet, directory=tmp_path / "other", work=tmp_path / "other/work")
+    other.context.mkdir(parents=True)
+    other.dockerfile(f"FROM base\n{mount} echo never\n")
+    waiting = other.start("--no-push", f"--cache-dir={caches}")
+    _started(waiting, f"{mount} echo never")
+    waiting.send_signal(signal.SIGTERM)
+    _, rest = waiting.communicate()
+    assert waiting.returncode == 143, rest
+    other.assert_nothing_left(waiting)
+    owner.send_signal(signal.SIGTERM)
+    owner.communicate()
+    limpet.assert_nothing_left(owner)
