@@ -76,7 +76,7 @@ def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation
     with ExitStack() as stack:
         pushes = _pushes(settings, references, client, output, stack)
         checker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="push-check"))
-        allowed = checker.submit(check_push, pushes if settings.registry.check_push_permission else [])
+        allowed = checker.submit(check_push, pushes if settings.output.check_push_permission else [])
         sources = fetch_sources(settings, work, env, output, client)
         plans = make_plans(settings, sources, images, output)
         stages = stages_of(plans)
@@ -112,7 +112,7 @@ def _pushes(
     if not settings.output.push:
         return []
     destinations = registry_destinations(
-        references, client, output, ignore_immutable=settings.registry.ignore_immutable_tags
+        references, client, output, ignore_immutable=settings.output.ignore_immutable_tags
     )
     return [stack.enter_context(destination) for destination in destinations]
 

@@ -9,7 +9,7 @@ import builder
 from builder.cli.arguments import Arguments
 from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
-from builder.cli.settings import registry_settings
+from builder.cli.registry_access import registry_access
 from builder.cli.tekton_bundle import Definition, bundle, read_definitions
 from builder.cli.wiring import registries
 from builder.errors import UsageError
@@ -30,7 +30,7 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     if reference.digest:
         raise UsageError(f"limpet catalog bundle: {reference}: a digest cannot be chosen", f"write {_USAGE}")
     image = bundle(_definitions(arguments.positionals[2:]))
-    client = registries(registry_settings(arguments), env, output)
+    client = registries(registry_access(arguments, env), env, output)
     with Uploader(client, client.repository(reference, "push"), output) as uploader:
         published = uploader.finish(image, [reference.tag])
     output.tell(Published(str(reference), published.digest))

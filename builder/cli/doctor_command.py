@@ -14,7 +14,7 @@ from builder.cli.arguments import Arguments
 from builder.cli.doctor_report import DestinationFinding, Report, WorkDirectory, to_json, to_text
 from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
-from builder.cli.settings import registry_settings
+from builder.cli.registry_access import registry_access
 from builder.cli.wiring import registries, work_parent
 from builder.errors import EXIT_FAILURE, BuildError, RegistryError, UsageError
 from builder.isolation.enter import subordinate_ids
@@ -104,7 +104,7 @@ def _destinations(
     arguments: Arguments, env: Mapping[str, str], output: Output, references: list[Reference]
 ) -> tuple[DestinationFinding, ...]:
     try:
-        client = registries(registry_settings(arguments), env, output)
+        client = registries(registry_access(arguments, env), env, output)
     except BuildError as error:  # a configuration that cannot be read
         return tuple(DestinationFinding(str(each), False, error.message, error.hint) for each in references)
     findings = tuple(_destination(client, reference) for reference in references)

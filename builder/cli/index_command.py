@@ -8,7 +8,7 @@ from dataclasses import replace
 from builder.cli.arguments import Arguments
 from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
-from builder.cli.settings import registry_settings
+from builder.cli.registry_access import registry_access
 from builder.cli.wiring import registries
 from builder.errors import ImageError, UsageError
 from builder.events import Published
@@ -30,7 +30,7 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     target, *members = (Reference.parse(name) for name in arguments.positionals)
     if target.digest:
         raise UsageError(f"limpet index create: {target}: a digest cannot be chosen", "write REGISTRY/NAME[:TAG]")
-    client = registries(registry_settings(arguments), env, output)
+    client = registries(registry_access(arguments, env), env, output)
     images = [resolve(member, Platform.host(), client, output) for member in members]
     index = Index(tuple(_entry(image) for image in images))
     platforms = [str(entry.platform) for entry in index.manifests]

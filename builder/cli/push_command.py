@@ -10,7 +10,8 @@ from pathlib import Path
 from builder.cli.arguments import Arguments
 from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
-from builder.cli.settings import output_settings, registry_settings
+from builder.cli.registry_access import registry_access
+from builder.cli.settings import output_settings
 from builder.cli.wiring import registries, work_directory
 from builder.errors import ImageError, UsageError
 from builder.oci import layout
@@ -27,8 +28,8 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     if len(arguments.positionals) != 1:
         raise UsageError("limpet push: expected one path", "limpet push --destination REGISTRY/NAME:TAG PATH")
     mask_environment(env, output.redactor)
-    asked, how = output_settings(arguments, env), registry_settings(arguments)
-    client = registries(how, env, output)
+    asked = output_settings(arguments, env)
+    client = registries(registry_access(arguments, env), env, output)
     references = [Reference.parse(name) for name in asked.destinations]
     with ExitStack() as stack:
         work = stack.enter_context(work_directory(None, env))
@@ -37,10 +38,10 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
         destinations = [
             stack.enter_context(destination)
             for destination in registry_destinations(
-                references, client, output, ignore_immutable=how.ignore_immutable_tags
+                references, client, output, ignore_immutable=asked.ignore_immutable_tags
             )
         ]
-        if how.check_push_permission:
+        if asked.check_push_permission:
             check_push(destinations)
         for destination in destinations:
             destination.copy(image)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from builder.cli.arguments import Arguments
+from builder.cli.registry_access import RegistryAccess, registry_access
 from builder.cli.secret_spec import agent_sockets, read_directory, read_secrets
 from builder.errors import UsageError
 from builder.oci.platform import Platform
@@ -15,7 +16,6 @@ from builder.outputs import RESULTS, ResultFiles
 from context_sources.git_address import is_git_address
 
 LogFormat = Literal["live", "plain", "text", "color", "json"]
-HELPERS = ("env", "google", "ecr", "acr", "gitlab")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,32 +79,13 @@ class OutputSettings:
 
     destinations: tuple[str, ...] = ()
     push: bool = True
+    check_push_permission: bool = True
+    ignore_immutable_tags: bool = False
     tar_path: Path | None = None
     oci_layout_path: Path | None = None
     files: ResultFiles = field(default_factory=ResultFiles)
     progress_file: Path | None = None
     trace_file: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RegistrySettings:
-    """How registries are spoken to. `maps` has --registry-mirror behind --registry-map, under docker.io."""
-
-    insecure_push: bool = False
-    insecure_pull: bool = False
-    insecure: frozenset[str] = frozenset()
-    skip_verify_push: bool = False
-    skip_verify_pull: bool = False
-    skip_verify: frozenset[str] = frozenset()
-    certificates: Mapping[str, Path] = field(default_factory=dict)
-    client_certificates: Mapping[str, tuple[Path, Path]] = field(default_factory=dict)
-    maps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    fallback: bool = True
-    helpers: tuple[str, ...] = HELPERS
-    push_retry: int = 0
-    pull_retry: int = 0
-    ignore_immutable_tags: bool = False
-    check_push_permission: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +111,7 @@ class Settings:
     build: BuildSettings = BuildSettings()
     image: ImageSettings = ImageSettings()
     output: OutputSettings = OutputSettings()
-    registry: RegistrySettings = RegistrySettings()
+    registry: RegistryAccess = field(default_factory=RegistryAccess)
     cache: CacheSettings = CacheSettings()
 
 
@@ -156,7 +137,7 @@ def settings_of(arguments: Arguments, env: Mapping[str, str]) -> Settings:
         build=build,
         image=image,
         output=output,
-        registry=registry_settings(arguments),
+        registry=registry_access(arguments, env),
         cache=_cache_settings(arguments, output),
     )
 
@@ -194,40 +175,13 @@ def output_settings(arguments: Arguments, env: Mapping[str, str]) -> OutputSetti
     return OutputSettings(
         destinations=destinations,
         push=not no_push,
+        check_push_permission=not values.get("skip-push-permission-check", False),
+        ignore_immutable_tags=bool(values.get("push-ignore-immutable-tag-errors", False)),
         tar_path=_path(values.get("tar-path", "")),
         oci_layout_path=_path(values.get("oci-layout-path", "")),
         files=files,
         progress_file=_path(values.get("progress-file", "")),
         trace_file=_path(values.get("trace", "")),
-    )
-
-
-def registry_settings(arguments: Arguments) -> RegistrySettings:
-    """How registries are spoken to; flags that the command does not have keep their defaults."""
-    values = arguments.values
-    maps = dict(cast("dict[str, tuple[str, ...]]", values.get("registry-map", {})))
-    mirrors = _listed(arguments, "registry-mirror")
-    if mirrors:
-        key = next((name for name in ("docker.io", "index.docker.io") if name in maps), "docker.io")
-        maps[key] = (*maps.get(key, ()), *mirrors)
-    certificates = cast("dict[str, str]", values.get("registry-certificate", {}))
-    client = cast("dict[str, str]", values.get("registry-client-cert", {}))
-    return RegistrySettings(
-        insecure_push=bool(values.get("insecure", False)),
-        insecure_pull=bool(values.get("insecure-pull", False)),
-        insecure=frozenset(_listed(arguments, "insecure-registry")),
-        skip_verify_push=bool(values.get("skip-tls-verify", False)),
-        skip_verify_pull=bool(values.get("skip-tls-verify-pull", False)),
-        skip_verify=frozenset(_listed(arguments, "skip-tls-verify-registry")),
-        certificates={host: _readable(path, "--registry-certificate") for host, path in certificates.items()},
-        client_certificates={host: _pair(host, value) for host, value in client.items()},
-        maps=maps,
-        fallback=not values.get("skip-default-registry-fallback", False),
-        helpers=_helpers(arguments),
-        push_retry=_at_least_zero(arguments, "push-retry"),
-        pull_retry=_at_least_zero(arguments, "image-download-retry"),
-        ignore_immutable_tags=bool(values.get("push-ignore-immutable-tag-errors", False)),
-        check_push_permission=not values.get("skip-push-permission-check", False),
     )
 
 
@@ -387,42 +341,6 @@ def _destinations(arguments: Arguments) -> tuple[str, ...]:
             repository = destinations[0]
         destinations.append(f"{repository}:{tag}")
     return tuple(dict.fromkeys(destinations))
-
-
-def _helpers(arguments: Arguments) -> tuple[str, ...]:
-    if "credential-helpers" not in arguments.given:
-        return HELPERS
-    named = [word for text in arguments.items("credential-helpers") for word in text.replace(",", " ").split()]
-    return tuple(helper for helper in HELPERS if helper in named)
-
-
-def _listed(arguments: Arguments, name: str) -> tuple[str, ...]:
-    return arguments.items(name) if name in arguments.values else ()
-
-
-def _at_least_zero(arguments: Arguments, name: str) -> int:
-    value = cast(int, arguments.values.get(name, 0))
-    if value < 0:
-        raise UsageError(f"--{name}: {value} is negative", "0 keeps to Limpet's own retries")
-    return value
-
-
-def _pair(host: str, text: str) -> tuple[Path, Path]:
-    parts = text.split(",")
-    if len(parts) != 2:
-        raise UsageError(
-            f"--registry-client-cert: {host}: expected a certificate and a key", "write HOST=/cert.pem,/key.pem"
-        )
-    flag = "--registry-client-cert"
-    return _readable(parts[0], flag), _readable(parts[1], flag)
-
-
-def _readable(text: str, flag: str) -> Path:
-    try:
-        with open(text, "rb"):
-            return Path(text)
-    except OSError as error:
-        raise UsageError(f"{flag}: {text}: {error.strerror}", "give the path of a PEM file") from None
 
 
 def _pair_of(spec: str, flag: str) -> tuple[str, str]:

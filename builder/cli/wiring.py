@@ -12,8 +12,8 @@ from pathlib import Path
 import context_sources.source as sources
 from builder.cli.known_secrets import MaskedCredentials
 from builder.cli.output import Output
+from builder.cli.registry_access import RegistryAccess
 from builder.cli.settings import ImageSettings, SourceSettings
-from builder.cli.settings import RegistrySettings as AskedRegistries
 from builder.dockerfile.git_reference import GitReference
 from builder.dockerfile.patterns import PatternMatcher, read_ignore_file
 from builder.errors import UsageError
@@ -25,9 +25,7 @@ from builder.oci.reference import Reference
 from builder.plan.history import timestamp
 from builder.registry.artifact import pull_artifact
 from builder.registry.credentials.chain import Credentials
-from builder.registry.mirrors import Mirrors
 from builder.registry.registries import Registries
-from builder.registry.settings import ClientCertificate, RegistrySettings
 from builder.stage import StageSettings
 from builder.steps.add import FetchGit
 from context_sources.fetch import fetch
@@ -60,25 +58,10 @@ def work_directory(asked: Path | None, env: Mapping[str, str]) -> Iterator[Path]
         remove_tree(work)
 
 
-def registries(asked: AskedRegistries, env: Mapping[str, str], output: Output) -> Registries:
+def registries(access: RegistryAccess, env: Mapping[str, str], output: Output) -> Registries:
     """What speaks with registries. Credentials in files and variables are read now, and masked in the log."""
-    maps = [f"{name}={mirror}" for name, mirrors in asked.maps.items() for mirror in mirrors]
-    settings = RegistrySettings(
-        insecure=asked.insecure_push,
-        insecure_pull=asked.insecure_pull,
-        insecure_registries=asked.insecure,
-        skip_tls_verify=asked.skip_verify_push,
-        skip_tls_verify_pull=asked.skip_verify_pull,
-        skip_tls_verify_registries=asked.skip_verify,
-        certificates=asked.certificates,
-        client_certificates={host: ClientCertificate(*pair) for host, pair in asked.client_certificates.items()},
-        mirrors=Mirrors.parse(maps, fallback=asked.fallback),
-        client_type=env.get("UPSTREAM_CLIENT_TYPE", ""),
-        push_retries=asked.push_retry,
-        download_retries=asked.pull_retry,
-    )
-    credentials = Credentials(env, helpers=asked.helpers, listener=output)
-    return Registries(settings, MaskedCredentials(credentials, output.redactor), env)
+    credentials = Credentials(env, helpers=access.helpers, listener=output)
+    return Registries(access.settings, MaskedCredentials(credentials, output.redactor), env)
 
 
 def fetch_context(

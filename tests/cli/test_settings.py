@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from builder.cli.arguments import parse
-from builder.cli.settings import HELPERS, Settings, build_args, log_settings, settings_of
+from builder.cli.settings import Settings, build_args, log_settings, settings_of
 from builder.errors import UsageError
 from builder.oci.platform import Platform
+from builder.oci.reference import DOCKER_HUB
 
 
 def settings(*argv: str, command: str = "build", **env: str) -> Settings:
@@ -30,7 +31,7 @@ def test_the_smallest_build() -> None:
     assert found.output.push
     assert found.source.context == "/workspace/"
     assert found.build.isolation == "auto"
-    assert found.registry.helpers == HELPERS
+    assert found.registry.helpers is None
 
 
 @pytest.mark.parametrize(
@@ -85,14 +86,19 @@ def test_build_args_from_the_environment() -> None:
 
 def test_mirrors_follow_maps() -> None:
     found = settings("--no-push", "--registry-mirror=m.example", "--registry-map=docker.io=a.example;quay.io=q.example")
-    assert found.registry.maps == {"docker.io": ("a.example", "m.example"), "quay.io": ("q.example",)}
+    assert _mirrors(found) == {DOCKER_HUB: ["a.example", "m.example"], "quay.io": ["q.example"]}
     alone = settings("--no-push", KANIKO_REGISTRY_MIRROR="m.example")
-    assert alone.registry.maps == {"docker.io": ("m.example",)}
+    assert _mirrors(alone) == {DOCKER_HUB: ["m.example"]}
+
+
+def _mirrors(found: Settings) -> dict[str, list[str]]:
+    table = found.registry.settings.mirrors.by_registry
+    return {name: [mirror.registry for mirror in mirrors] for name, mirrors in table.items()}
 
 
 def test_credential_helpers() -> None:
     assert settings("--no-push", "--credential-helpers=").registry.helpers == ()
-    assert settings("--no-push", "--credential-helpers=ecr,env").registry.helpers == ("env", "ecr")
+    assert settings("--no-push", "--credential-helpers=ecr,env").registry.helpers == ("ecr", "env")
 
 
 def test_platforms() -> None:
