@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from builder.layer.contents import spool_file
 from builder.layer.pipeline import TarStream
 from builder.layer.tar import TarReader
-from builder.layer.target import write_pieces
 from builder.layer.whiteouts import change_of
 from builder.oci.media_types import Compression
-from builder.rootfs.entry import Change, Entry, FileContent, FileType
+from builder.rootfs.entry import Change, Entry, FileType
 
 
 def read_index(
@@ -42,16 +41,7 @@ def read_index(
             if change is None:
                 continue
             if files and isinstance(change, Entry) and entry.type is FileType.FILE and wanted(entry.path):
-                change = replace(change, content=_spool(reader, f"{files}/{len(changes)}", entry.size))
+                change = replace(change, content=spool_file(reader, f"{files}/{len(changes)}", entry.size))
             changes.append(change)
         tar.finish(diff_id)
     return changes
-
-
-def _spool(reader: TarReader, path: str, size: int) -> FileContent:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        write_pieces(fd, reader.data(), size)
-    finally:
-        os.close(fd)
-    return FileContent(path)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.errors import BuildError, ImageError
+from builder.layer.contents import write_pieces
 from builder.rootfs.directory import is_image_xattr
 from builder.rootfs.entry import Entry, FileType
 from builder.rootfs.paths import LINK_LIMIT, join, open_in_root
@@ -31,8 +32,6 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONGEST_PATH = 4095
 _OPEN_DIRECTORIES = 128
-_HOLE = 4096  # zeros that are at least this long are not written
-_ZEROS = bytes(1 << 18)
 _REFUSED = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 _DEVICES = {FileType.CHARACTER_DEVICE: stat.S_IFCHR, FileType.BLOCK_DEVICE: stat.S_IFBLK}
 
@@ -480,21 +479,6 @@ class Target:
 
 class MissingLinkTarget(ImageError):
     """A hardlink to something that is not in the directory."""
-
-
-def write_pieces(fd: int, data: Iterable[tuple[int, memoryview]], size: int) -> None:
-    """Write the pieces at their offsets; long runs of zeros become holes."""
-    end = 0
-    for offset, piece in data:
-        length = len(piece)
-        if length >= _HOLE and not piece[0] and not piece[-1] and bytes(piece) == _ZEROS[:length]:
-            continue
-        end = offset + length
-        done = os.pwrite(fd, piece, offset)
-        while done < length:
-            done += os.pwrite(fd, piece[done:], offset + done)
-    if end < size:
-        os.ftruncate(fd, size)
 
 
 def _umask() -> int:

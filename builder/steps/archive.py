@@ -6,7 +6,6 @@ Names that mark whiteouts in layers are ordinary names here.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,10 +13,10 @@ from pathlib import Path
 
 from builder.errors import ImageError
 from builder.layer.compress import open_decompressed
+from builder.layer.contents import spool_file
 from builder.layer.tar import TarReader
-from builder.layer.target import write_pieces
 from builder.rootfs.directory import is_image_xattr
-from builder.rootfs.entry import Content, Entry, FileContent, FileType
+from builder.rootfs.entry import Content, Entry, FileType
 from builder.rootfs.paths import join, resolve
 from builder.rootfs.tree import Tree
 from builder.steps.destination import Destination, Owner, PathBlocked, parent_of
@@ -51,7 +50,7 @@ def unpack(archive: TarReader, destination: Destination, directory: str, owner: 
     for number, entry in enumerate(archive):
         content = None
         if entry.type is FileType.FILE:
-            content = _spool(archive, entry.size, f"{spool}/{number}")
+            content = spool_file(archive, f"{spool}/{number}", entry.size)
         if entry.path:
             unpacking.add(entry, content)
 
@@ -120,12 +119,3 @@ class _Below:
 
     def names(self, path: str) -> list[str]:
         return self.tree.names(join(self.directory, path) if path else self.directory)
-
-
-def _spool(archive: TarReader, size: int, path: str) -> FileContent:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        write_pieces(fd, archive.data(), size)
-    finally:
-        os.close(fd)
-    return FileContent(path)
