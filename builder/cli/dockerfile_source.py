@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def find_dockerfile(asked: str, context: Path) -> FoundDockerfile:
         names.append(str(Path(asked).with_name("dockerfile")))
     # An absolute path replaces the context when joined to it.
     for candidate in [directory / name for name in names for directory in (Path(), context)]:
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # False, too, where this uid may not look
             try:
                 return FoundDockerfile(asked, candidate.read_bytes(), candidate)
             except OSError as error:

@@ -28,6 +28,7 @@ from builder.registry.credentials.chain import Credentials
 from builder.registry.registries import Registries
 from builder.stage import StageSettings
 from builder.steps.add import FetchGit
+from context_sources.authorities import in_one_file
 from context_sources.fetch import fetch
 from context_sources.git import checkout
 from context_sources.git_address import parse as parse_git_address
@@ -83,7 +84,7 @@ def fetch_context(
         return lambda path: not matcher.excludes(path)
 
     settings = sources.FetchSettings(
-        environment=env,
+        environment=in_one_file(env, into.with_name(f"{into.name}-authorities.pem")),
         progress=progress,
         log=lambda level, text: listener.tell(Message(text, level)),
         sub_path=asked.sub_path,
@@ -144,8 +145,9 @@ def stage_settings(asked: ImageSettings, epoch: int | None) -> StageSettings:
 
 def git_checkouts(work: Path, env: Mapping[str, str], listener: Listener) -> FetchGit:
     """What ADD uses for git repositories: each in a directory of its own, which lasts as long as `work`."""
+    trusting = in_one_file(env, work / "git-authorities.pem")
     settings = sources.FetchSettings(
-        environment=env, log=lambda level, text: listener.tell(Message(text, level)), allow_http=True
+        environment=trusting, log=lambda level, text: listener.tell(Message(text, level)), allow_http=True
     )
 
     def fetch_git(reference: GitReference) -> Path:

@@ -98,6 +98,22 @@ def private_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regis
         yield server
 
 
+@pytest.fixture(scope="session")
+def debian(executor_layout: Path, private_registry: RegistryServer) -> str:
+    """A name of Debian, the executor image's own base, in the private registry."""
+    assert executor_layout.exists()  # whose making made the base
+    name = f"{private_registry.host}/debian"
+    subprocess.run(
+        [
+            *("skopeo", "copy", "-q", "--dest-tls-verify=false", "--dest-creds"),
+            *(f"{private_registry.username}:{private_registry.password}", f"oci:{ROOT}/.cache/image/base"),
+            f"docker://{name}:latest",
+        ],
+        check=True,
+    )
+    return name
+
+
 def docker_config(server: RegistryServer) -> str:
     auth = base64.b64encode(f"{server.username}:{server.password}".encode()).decode()
     return json.dumps({"auths": {server.host: {"auth": auth}}})

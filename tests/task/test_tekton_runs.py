@@ -1,30 +1,26 @@
-"""The Task, the StepAction and the restricted Task, run for real: the executor image in containers like pods.
-
-`cluster` is what the kubelet does by default: no seccomp profile, or the container engine's (RuntimeDefault).
-"""
+"""The Task, the StepAction and the restricted Task, run for real in both kinds of clusters, as root and as uid 1000."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
-import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from builder.outputs import RESULTS
+from tests.servers import git_http
+from tests.servers.certificates import Authority
 from tests.servers.registry import RegistryServer
-from tests.task.conftest import ROOT, docker_config, shared
+from tests.task.debian_package import INSTALL, write_repository
+from tests.task.taskrun import ORDINARY_USER, Outcome, Pod
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="pods are made with podman as root"),
 ]
-HOME_OF_TASKS = ROOT / "task/tekton"
 WITH_RUN = """\
 ARG REGISTRY
 FROM ${REGISTRY}/busybox AS made
@@ -36,6 +32,16 @@ COPY --from=made /out /out
 COPY file /
 CMD ["/bin/cat", "/out/dir/words"]
 """
+WITH_APT = f"""\
+ARG REGISTRY
+FROM ${{REGISTRY}}/debian AS installed
+COPY packages /packages
+{INSTALL}
+FROM ${{REGISTRY}}/busybox
+COPY --from=installed /usr/share/sample /sample
+CMD ["/bin/sh", "-c", "cd /sample; stat -c '%n %u:%g %a' plain setuid state state/owned"]
+"""
+INSTALLED = "plain 0:0 644\nsetuid 0:750 4750\nstate 750:1 1770\nstate/owned 750:750 640\n"
 WITHOUT_RUN = """\
 ARG REGISTRY
 FROM scratch AS made
@@ -46,107 +52,30 @@ ENV A=b
 CMD ["/bin/cat", "/out/dir/words"]
 """
 WORDS = """B=two words; $(id) `id` "q" --no-push"""
-ORDINARY_USER = {
-    "runAsUser": 1000,
-    "runAsGroup": 1000,
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-}
+KINDS_WITH_RUN = [("Unconfined", "root"), ("RuntimeDefault", "root"), ("Unconfined", "uid 1000")]
+EVERY_KIND = [*KINDS_WITH_RUN, ("RuntimeDefault", "uid 1000")]
 
 
-@dataclass
-class Outcome:
-    """What a TaskRun left."""
-
-    code: int
-    log: str
-    results: dict[str, str]
-
-
-@dataclass
-class Pod:
-    """Runs definitions of task/tekton as the one step of a TaskRun."""
-
-    directory: Path
-    registry: RegistryServer
-    executor: str
-    cluster: str = "Unconfined"
-    security: dict[str, Any] | None = None  # instead of the definition's own
-    params: dict[str, Any] = field(default_factory=dict)
-
-    def run(self, *documents: dict[str, Any], task: str, credentials: str = "dockerconfig") -> Outcome:
-        """Run Task `task` of `documents`. `credentials`: the workspace, or the service account's place in the pod."""
-        for document in documents:
-            self._adapt(document)
-        params = {"IMAGE": f"{self.registry.host}/app:1", "BUILDER_IMAGE": self.executor, **self.params}
-        run = {
-            "kind": "TaskRun",
-            "metadata": {"name": f"limpet-{os.getpid()}"},
-            "spec": {
-                "taskRef": {"name": task},
-                "params": [{"name": name, "value": value} for name, value in params.items()],
-                "workspaces": [{"name": "secrets", "secret": {"secretName": "build"}}],
-            },
-        }
-        if credentials == "dockerconfig":
-            run["spec"]["workspaces"].append({"name": "dockerconfig", "secret": {"secretName": "registry"}})
-        secrets = [
-            {
-                "kind": "Secret",
-                "metadata": {"name": "registry"},
-                "stringData": {".dockerconfigjson": docker_config(self.registry)},
-            },
-            {"kind": "Secret", "metadata": {"name": "build"}, "stringData": {"token": "secret-token"}},
-        ]
-        file = self.directory / "run.yaml"
-        file.write_text(yaml.safe_dump_all([*documents, *secrets, run]))
-        work = self.directory / "pod"
-        (work / "vol/work").mkdir(parents=True)
-        (work / "vol/work").chmod(0o777)  # as an emptyDir is
-        if credentials == "service account":
-            creds = work / "creds/.docker"
-            creds.mkdir(parents=True)
-            (creds / "config.json").write_text(docker_config(self.registry))
-            (creds / "config.json").chmod(0o600)
-            uid = (self.security or {}).get("runAsUser", 0)
-            os.chown(creds / "config.json", uid, uid)
-        argv = [sys.executable, shared("tools/steprunner.py"), "--work", work, "--bind", f"source={self.source()}"]
-        if self.cluster == "RuntimeDefault" or task == "limpet-restricted":  # which asks for the profile itself
-            argv += ["--podman-arg=--security-opt", f"--podman-arg=seccomp={shared('tools/pod-seccomp.json')}"]
-        done = subprocess.run([*map(str, argv), str(file)], capture_output=True, text=True)
-        answer = json.loads(done.stdout[done.stdout.rindex('{\n "results"') :]) if done.returncode == 0 else {}
-        return Outcome(done.returncode, done.stdout + done.stderr, answer.get("results", {}))
-
-    def _adapt(self, document: dict[str, Any]) -> None:
-        steps = [document["spec"]] if document["kind"] == "StepAction" else document["spec"]["steps"]
-        for step in steps:
-            if "ref" in step:
-                continue
-            if self.security is not None:
-                step["securityContext"] = dict(self.security)
-            if self.cluster == "RuntimeDefault":
-                step["securityContext"]["seccompProfile"] = {"type": "RuntimeDefault"}
-
-    def source(self) -> Path:
-        """A source tree as git-clone leaves it: another uid's."""
-        source = self.directory / "source"
-        if not source.exists():
-            (source / "app").mkdir(parents=True)
-            (source / "app/file").write_text("a file\n")
-            (source / "app/Dockerfile").write_text(WITH_RUN)
-            (source / "app/Dockerfile.copy").write_text(WITHOUT_RUN)
-            for path in (source, *source.rglob("*")):
-                os.chown(path, 65532, 65532)
-        return source
-
-
-def definition(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((HOME_OF_TASKS / f"{name}.yaml").read_text())
-    return found
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source tree as git-clone leaves it: another uid's."""
+    source = tmp_path_factory.mktemp("source")
+    source.parent.chmod(0o755)
+    source.chmod(0o755)
+    app = source / "app"
+    app.mkdir()
+    (app / "file").write_text("a file\n")
+    (app / "Dockerfile").write_text(WITH_RUN)
+    (app / "Dockerfile.copy").write_text(WITHOUT_RUN)
+    (app / "Dockerfile.apt").write_text(WITH_APT)
+    write_repository(app / "packages")
+    for path in (source, *source.rglob("*")):
+        os.chown(path, 65532, 65532)
+    return source
 
 
 @pytest.fixture
-def pod(tmp_path: Path, private_registry: RegistryServer, executor: str) -> Pod:
+def pod(tmp_path: Path, private_registry: RegistryServer, executor: str, source: Path) -> Pod:
     tmp_path.chmod(0o755)
     server = private_registry
     params = {
@@ -158,7 +87,13 @@ def pod(tmp_path: Path, private_registry: RegistryServer, executor: str) -> Pod:
         "ANNOTATIONS": ["org.example.note=n"],
         "INSECURE_REGISTRIES": [server.host],
     }
-    return Pod(tmp_path, server, executor, params=params)
+    return Pod(tmp_path, server, executor, source, params=params, secrets={"secrets": {"token": "secret-token"}})
+
+
+def be(pod: Pod, cluster: str, user: str) -> None:
+    pod.cluster = cluster
+    if user == "uid 1000":
+        pod.security, pod.service_account = ORDINARY_USER, True
 
 
 def check(pod: Pod, outcome: Outcome, printed: str, *, pushed: bool = True) -> None:
@@ -204,63 +139,94 @@ def run_image(pod: Pod, digest: str, printed: str) -> None:
         subprocess.run(["podman", "rmi", "-f", name], capture_output=True)
 
 
-@pytest.mark.parametrize("cluster", ["Unconfined", "RuntimeDefault"])
-def test_the_task_builds_as_root(pod: Pod, cluster: str) -> None:
-    pod.cluster = cluster
-    check(pod, pod.run(definition("limpet"), task="limpet"), WORDS + "\n")
+@pytest.mark.parametrize(("cluster", "user"), KINDS_WITH_RUN)
+@pytest.mark.parametrize("name", ["limpet", "stepaction"])
+def test_run_with_arguments_and_secrets(pod: Pod, name: str, cluster: str, user: str) -> None:
+    be(pod, cluster, user)
+    check(pod, pod.run(name), WORDS + "\n")
 
 
-def test_the_task_builds_as_an_ordinary_user(pod: Pod) -> None:
-    pod.security = ORDINARY_USER
-    outcome = pod.run(definition("limpet"), task="limpet", credentials="service account")
-    check(pod, outcome, WORDS + "\n")
+@pytest.mark.usefixtures("debian")
+@pytest.mark.parametrize(("cluster", "user"), KINDS_WITH_RUN)
+def test_packages_are_installed(pod: Pod, cluster: str, user: str) -> None:
+    be(pod, cluster, user)
+    pod.params["DOCKERFILE"] = "app/Dockerfile.apt"
+    check(pod, pod.run("limpet"), INSTALLED)
 
 
-@pytest.mark.parametrize("cluster", ["Unconfined", "RuntimeDefault"])
-def test_the_restricted_task_builds_what_has_no_run(pod: Pod, cluster: str) -> None:
-    pod.cluster = cluster
+@pytest.mark.parametrize(("cluster", "user"), EVERY_KIND)
+@pytest.mark.parametrize("name", ["limpet", "stepaction"])
+def test_without_run_every_pod_builds(pod: Pod, name: str, cluster: str, user: str) -> None:
+    be(pod, cluster, user)
     pod.params["DOCKERFILE"] = "app/Dockerfile.copy"
-    check(pod, pod.run(definition("limpet-restricted"), task="limpet-restricted"), "a file\n")
+    check(pod, pod.run(name), "a file\n")
+
+
+@pytest.mark.parametrize("service_account", [False, True])
+def test_the_restricted_task_builds_what_has_no_run(pod: Pod, service_account: bool) -> None:
+    pod.params["DOCKERFILE"] = "app/Dockerfile.copy"
+    if service_account:
+        be(pod, "RuntimeDefault", "uid 1000")
+    check(pod, pod.run("limpet-restricted"), "a file\n")
 
 
 def test_the_restricted_task_refuses_run(pod: Pod) -> None:
-    outcome = pod.run(definition("limpet-restricted"), task="limpet-restricted")
+    outcome = pod.run("limpet-restricted")
     assert outcome.code != 0
     assert "no isolation works here" in outcome.log and "it needs uid 0, and this is uid 1000" in outcome.log
     assert "Traceback" not in outcome.log
 
 
-def test_the_step_action_builds_in_a_task_of_ones_own(pod: Pod) -> None:
-    params = [*pod.params, "IMAGE", "BUILDER_IMAGE"]
-    declared = {param["name"]: param["type"] for param in definition("stepaction")["spec"]["params"]}
-    passed = [
-        {"name": name, "value": f"$(params.{name}[*])" if declared[name] == "array" else f"$(params.{name})"}
-        for name in params
-    ]
-    paths = {"SOURCE_PATH": "source", "DOCKER_CONFIG_PATH": "dockerconfig", "SECRETS_PATH": "secrets"}
-    passed += [{"name": name, "value": f"$(workspaces.{path}.path)"} for name, path in paths.items()]
-    task = {
-        "kind": "Task",
-        "metadata": {"name": "own"},
-        "spec": {
-            "params": [{"name": name, "type": declared[name]} for name in params],
-            "workspaces": [{"name": name} for name in paths.values()],
-            "results": [{"name": name, "value": f"$(steps.build.results.{name})"} for name in RESULTS],
-            "steps": [{"name": "build", "ref": {"name": "limpet"}, "params": passed}],
-        },
-    }
-    check(pod, pod.run(definition("stepaction"), task, task="own"), WORDS + "\n")
-
-
 def test_results_are_there_without_a_push(pod: Pod) -> None:
     pod.params |= {"PUSH": "false", "DOCKERFILE": "app/Dockerfile.copy", "IMAGE": f"{pod.registry.host}/app:1"}
     before = pod.registry.requests("PUT")
-    check(pod, pod.run(definition("limpet"), task="limpet"), "", pushed=False)
+    check(pod, pod.run("limpet"), "", pushed=False)
     assert pod.registry.requests("PUT") == before
 
 
 def test_a_value_that_is_a_flag_is_refused(pod: Pod) -> None:
     pod.params["TAGS"] = ["2", f"--destination={pod.registry.host}/other"]
-    outcome = pod.run(definition("limpet"), task="limpet")
+    outcome = pod.run("limpet")
     assert outcome.code != 0
     assert "after --only-lists" in outcome.log
+
+
+@pytest.mark.skipif(bool(git_http.missing()), reason=git_http.missing())
+@pytest.mark.parametrize(("cluster", "user"), [("RuntimeDefault", "root"), ("Unconfined", "uid 1000")])
+def test_git_trusts_the_ca_workspace(pod: Pod, tmp_path: Path, cluster: str, user: str) -> None:
+    """As a context, and for ADD; CONTEXT is an address, so that no source tree is read."""
+    be(pod, cluster, user)
+    authority = Authority(tmp_path / "authority")
+    with git_http.git_http(tmp_path / "git", tls=authority.server()) as server:
+        dockerfile = WITHOUT_RUN + f"ADD {server.url}/app.git /added\n"
+        make_repository(server.root / "app.git", {"Dockerfile": dockerfile, "file": "from git\n"})
+        pod.params |= {"CONTEXT": f"{server.url}/app.git", "DOCKERFILE": "Dockerfile"}
+        refused = pod.run("limpet")
+        pod.secrets["ca"] = {"anything.crt": authority.certificate.read_text()}
+        outcome = pod.run("limpet")
+    assert refused.code != 0 and "certificate" in refused.log
+    check(pod, outcome, "from git\n")
+
+
+def make_repository(bare: Path, files: dict[str, str]) -> None:
+    work = bare.with_suffix(".work")
+    work.mkdir(parents=True)
+    for name, text in files.items():
+        (work / name).write_text(text)
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.com", "-C", work]
+    for argv in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*git, *argv], check=True, capture_output=True)
+    subprocess.run(["git", "clone", "-q", "--bare", work, bare], check=True, capture_output=True)
+    shutil.rmtree(work)
+
+
+def test_a_source_of_another_user_is_a_plain_error(pod: Pod, tmp_path: Path) -> None:
+    """A volume that root wrote with a strict umask, without fsGroup."""
+    be(pod, "Unconfined", "uid 1000")
+    pod.source = tmp_path / "private"
+    (pod.source / "app").mkdir(parents=True)
+    pod.source.chmod(0o700)
+    outcome = pod.run("limpet")
+    assert outcome.code == 1
+    assert "/workspace/source/app: permission denied for uid 1000" in outcome.log and "fsGroup" in outcome.log
+    assert "internal" not in outcome.log
