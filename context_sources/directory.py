@@ -38,6 +38,6 @@ def _check_parents(path: Path) -> None:
 
 def _denied(path: Path) -> ContextError:
     return ContextError(
-        f"context {path}: permission denied for uid {os.geteuid()}",
-        "let that user read it and search the directories above; in Kubernetes, fsGroup of the pod does",
+        f"context {path}: permission denied",
+        "let the user that Limpet runs as read it and search the directories above; in Kubernetes, fsGroup does",
     )
