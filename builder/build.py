@@ -198,7 +198,7 @@ def _written(plans: Sequence[Plan], owners: Sequence[Mapping[int, int]]) -> set[
     nobody reads are not written."""
     found: set[_Owned] = set()
     for plan, owned in zip(plans, owners, strict=True):
-        ends = [*plan.targets, *(stage.index for stage in plan.stages if isinstance(stage.base, StageBase))]
+        ends = [*plan.targets, *(stage.base.index for stage in plan.stages if isinstance(stage.base, StageBase))]
         found |= {(owned[index], index) for end in ends for index in _ancestors(plan, end)}
     return found
 
