@@ -40,10 +40,10 @@ def s3_client(environment: Mapping[str, str]) -> tuple[Any, str]:
     S3_ENDPOINT and S3_FORCE_PATH_STYLE are kaniko's variables. Without any credential requests are not signed, which
     public buckets allow.
     """
-    session = session_for(environment)
     try:
+        session = session_for(environment)
         found = session.get_credentials()
-    except exceptions.BotoCoreError as error:
+    except (exceptions.BotoCoreError, exceptions.ClientError) as error:
         raise ContextError(f"AWS credentials: {error}", "check the AWS_ variables of the environment") from error
     path_style = environment.get("S3_FORCE_PATH_STYLE", "").lower() in ("true", "1")
     endpoint = (
@@ -112,7 +112,7 @@ def resolver(
         first.append(
             credentials.AssumeRoleWithWebIdentityProvider(
                 load_config=lambda: {"profiles": {"environment": web_identity}},
-                client_creator=client_creator(session, region),
+                client_creator=client_creator(session, region, environment.get("AWS_ENDPOINT_URL_STS")),
                 profile_name="environment",
                 disable_env_vars=True,
             )
@@ -123,10 +123,10 @@ def resolver(
     return credentials.CredentialResolver(providers=[*first, *others, container, *instance])
 
 
-def client_creator(session: botocore.session.Session, region: str | None) -> Any:
-    """Makes the client that exchanges the web identity."""
+def client_creator(session: botocore.session.Session, region: str | None, endpoint: str | None) -> Any:
+    """Makes the client that exchanges the web identity, at `endpoint` where AWS's own is not to be used."""
 
     def create(service: str, **options: Any) -> Any:
-        return session.create_client(service, **{"region_name": region, **options})
+        return session.create_client(service, **{"region_name": region, "endpoint_url": endpoint, **options})
 
     return create

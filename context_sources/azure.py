@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +31,7 @@ AUTHORITIES = {
     "usgovcloudapi.net": "login.microsoftonline.us",
 }
 Result = TypeVar("Result")
+logging.getLogger("azure").addHandler(logging.NullHandler())  # else its warnings go to standard error by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +147,10 @@ def identity_for(address: BlobAddress, environment: Mapping[str, str]) -> tuple[
         found = identity.CertificateCredential(tenant, client, certificate, authority=authority)
         return found, "the credential was AZURE_CLIENT_CERTIFICATE_PATH"
     managed = identity.ManagedIdentityCredential(client_id=client or None)
+    # In a chain it first asks for a second whether there is a metadata service; alone it would try for minutes.
+    chain = identity.ChainedTokenCredential(managed)
     try:
-        managed.get_token("https://storage.azure.com/.default")
+        chain.get_token("https://storage.azure.com/.default")
     except (identity.CredentialUnavailableError, core.ClientAuthenticationError):
         return None, "no credential was found, requests are anonymous"
     return managed, "the credential was the managed identity"
@@ -204,7 +208,7 @@ class Store:
             "match_condition": MatchConditions.IfNotModified,
         }
         blob = self._blob(key)
-        download = self._asked(name, lambda: blob.download_blob(offset=offset, max_concurrency=1, **condition))
+        download = self._asked(name, lambda: blob.download_blob(offset=offset or None, max_concurrency=1, **condition))
         return Body(self._pieces(download.chunks(), name), offset, offset + download.size, etag, lambda: None)
 
     def _pieces(self, answers: Iterator[bytes], name: str) -> Iterator[bytes]:
@@ -218,6 +222,11 @@ class Store:
         except (core.ServiceRequestError, core.ServiceResponseError, core.IncompleteReadError, OSError) as error:
             raise Broken(f"the connection broke ({type(error).__name__})") from error
         except core.ClientAuthenticationError as error:
+            if error.response is None:
+                raise ContextError(
+                    f"{name}: no request can be made with the credential; {self._used}",
+                    "check that it is complete: a key is base64, a client secret belongs to its tenant",
+                ) from error
             raise self._refused(error.status_code or 401, error.reason or "", name) from error
         except core.HttpResponseError as error:
             status = error.status_code or 0

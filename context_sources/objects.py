@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
@@ -103,11 +103,19 @@ def ignore_filter(
     ignore_file = next((path for path in candidates if path in files), None)
     if settings.make_filter is None or ignore_file is None:
         return lambda path: True
-    open_at, what = partial(open_object, files[ignore_file]), f"{name}{ignore_file}"
-    with closing(resumed(opened(open_at, what, settings), open_at, what, settings)) as chunks:
+    with closing(content(files[ignore_file], open_object, f"{name}{ignore_file}", settings)) as chunks:
         chosen = settings.make_filter(b"".join(chunks).decode("utf-8", "replace"))
     needed = {settings.dockerfile, *candidates}
     return lambda path: path in needed or chosen(path)
+
+
+def content(
+    stored: StoredObject, open_object: OpenObject, what: str, settings: FetchSettings
+) -> Generator[bytes, None, None]:
+    """The bytes of an object, resumed where they break off; an empty one is not asked for."""
+    if stored.size:
+        open_at = partial(open_object, stored)
+        yield from resumed(opened(open_at, what, settings), open_at, what, settings)
 
 
 def make_directories(paths: Iterable[str], root: str, into: Path, name: str) -> None:
@@ -172,13 +180,11 @@ def download(
     settings: FetchSettings,
 ) -> None:
     """Write one object. There is no link in the tree that could lead elsewhere: all of it is made of objects."""
-
-    open_at = partial(open_object, stored)
     descriptor = os.open(path, CREATE_FILE, 0o644)
     try:
         os.fchmod(descriptor, 0o644)
         written = 0
-        with closing(resumed(opened(open_at, what, settings), open_at, what, settings)) as chunks:
+        with closing(content(stored, open_object, what, settings)) as chunks:
             for chunk in chunks:
                 written += len(chunk)
                 if written > stored.size:

@@ -176,10 +176,14 @@ class _Handler(BaseHTTPRequestHandler):
             response.read()
             self._reset()
             return
-        self._begin(
-            response.status, {name: value for name, value in response.getheaders() if name.lower() not in _HOP_BY_HOP}
-        )
+        headers = {name: value for name, value in response.getheaders() if name.lower() not in _HOP_BY_HOP}
+        endless = response.getheader("Content-Length") is None and self.command != "HEAD"
+        self._begin(response.status, {**headers, **({"Connection": "close"} if endless else {})})
+        if self.command == "HEAD" or response.status in (204, 304):
+            return
         self._send_body(response, trouble)
+        if endless:
+            self.close_connection = True  # which ends a body that came in chunks
 
     def _send_body(self, response: http.client.HTTPResponse, trouble: Trouble | None) -> None:
         sent = 0
