@@ -17,8 +17,14 @@ from urllib.parse import urlsplit
 
 from builder.errors import BuildError
 
-RESULTS = ("IMAGE_URL", "IMAGE_DIGEST", "IMAGES", "IMAGE_REF", "image-ARTIFACT_OUTPUTS", "base-ARTIFACT_INPUTS")
+RESULTS = (
+    *("IMAGE_URL", "IMAGE_DIGEST", "IMAGES", "IMAGE_REF", "image-ARTIFACT_OUTPUTS", "base-ARTIFACT_INPUTS"),
+    *("CHAINS-GIT_URL", "CHAINS-GIT_COMMIT"),
+)
 _PUT_ATTEMPTS = 3
+# Bytes of a pod's termination message, by which Tekton carries the results of a step, and what each result takes of
+# it besides its name and value.
+_TERMINATION_MESSAGE, _RESULT_FRAME = 4096, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +75,17 @@ def write_results(
     digest: str,
     bases: Sequence[BaseImage] = (),
     metadata: Mapping[str, Any] | None = None,
-) -> None:
-    """Tekton results, BUILDER_OUTPUT and the metadata file. Raises BuildError when one cannot be written.
+) -> dict[str, str]:
+    """Tekton results, which are returned, BUILDER_OUTPUT and the metadata file.
+
+    Raises BuildError when one cannot be written.
 
     `bases` begins with the base of the image's own stage. `metadata` goes into the metadata file beside the keys
-    that buildx writes.
+    that buildx writes; its `context`, if that is a commit, is a result, too.
     """
-    for name, text in tekton_results(references, digest, bases).items():
+    context = (metadata or {}).get("context", {})
+    results = tekton_results(references, digest, bases, context)
+    for name, text in results.items():
         if files.results_directory:
             _write(str(files.results_directory / name), text, "--results-dir")
         if name in files.results:
@@ -86,13 +96,17 @@ def write_results(
     if files.metadata_file:
         value = {"containerimage.digest": digest, "image.name": ",".join(references), **(metadata or {})}
         _write(str(files.metadata_file), json.dumps(value, indent=2) + "\n", "--metadata-file")
+    return results
 
 
-def tekton_results(references: Sequence[str], digest: str, bases: Sequence[BaseImage]) -> dict[str, str]:
+def tekton_results(
+    references: Sequence[str], digest: str, bases: Sequence[BaseImage], context: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Result name -> text without a newline, as Tekton Chains reads them.
 
-    Without a name there is only IMAGE_DIGEST; without a base image there is no base-ARTIFACT_INPUTS. IMAGES has
-    each repository once, separated by commas, so that many tags stay within Tekton's 4096 bytes.
+    Without a name there is only IMAGE_DIGEST; without a base image there is no base-ARTIFACT_INPUTS; CHAINS-GIT_*
+    are there when `context` (source, revision, revision_kind) is a commit. IMAGES has each repository once,
+    separated by commas, so that many tags stay within Tekton's 4096 bytes.
     """
     results = {"IMAGE_DIGEST": digest}
     if references:
@@ -105,7 +119,20 @@ def tekton_results(references: Sequence[str], digest: str, bases: Sequence[BaseI
     if bases:
         base = {"uri": bases[0].name, "digest": bases[0].digest}
         results["base-ARTIFACT_INPUTS"] = json.dumps(base, separators=(",", ":"))
+    if context and context.get("revision_kind") == "commit":
+        results |= {"CHAINS-GIT_URL": context["source"], "CHAINS-GIT_COMMIT": context["revision"]}
     return results
+
+
+def too_large_for_tekton(results: Mapping[str, str]) -> str:
+    """Why `results` do not reach Tekton whole unless it reads them from a sidecar's log; "" when they do."""
+    size = sum(len(name) + len(json.dumps(text).encode()) + _RESULT_FRAME for name, text in results.items())
+    if size <= _TERMINATION_MESSAGE:
+        return ""
+    return (
+        f"the results take {size} bytes of the {_TERMINATION_MESSAGE} that Tekton can carry: build for fewer "
+        "repositories in one task, or set results-from: sidecar-logs in Tekton's feature flags"
+    )
 
 
 def _write(path: str, text: str, flag: str) -> None:

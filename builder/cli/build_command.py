@@ -26,7 +26,7 @@ from builder.isolation.choose import choose
 from builder.oci.image import Image, Layer
 from builder.oci.index import descriptor_of
 from builder.oci.reference import Reference
-from builder.outputs import BaseImage, write_names, write_results
+from builder.outputs import BaseImage, too_large_for_tekton, write_names, write_results
 from builder.plan import Plan, render_text
 from builder.publish import (
     ArchiveDestination,
@@ -165,4 +165,6 @@ def _publish(
     if not asked.push:
         output.say("Skipping push to container registry due to --no-push flag")
         output.say(f"digest: {digest}")
-    write_results(asked.files, names, digest, bases, {**origins, **output.summary.to_json()})
+    results = write_results(asked.files, names, digest, bases, {**origins, **output.summary.to_json()})
+    if asked.files.results and (note := too_large_for_tekton(results)):
+        output.say(note, "warning")

@@ -9,7 +9,7 @@ import pytest
 from builder.cli.arguments import parse
 from builder.cli.settings import settings_of
 from builder.errors import UsageError
-from builder.outputs import RESULTS, tekton_results, write_results
+from builder.outputs import RESULTS, tekton_results, too_large_for_tekton, write_results
 from builder.registry.credentials.chain import Credentials
 
 DIGEST = "sha256:" + "0" * 64
@@ -51,10 +51,20 @@ def test_every_result_can_have_a_file_of_its_own(tmp_path: Path) -> None:
         "--push=false", "--results", *(f"{name}={tmp_path}/{number}" for number, name in enumerate(RESULTS))
     )
     assert not asked.output.push
-    write_results(asked.output.files, ["r.example/a:1"], DIGEST, ())
+    context = {"source": "https://git.example/a.git", "revision": "0" * 40, "revision_kind": "commit"}
+    returned = write_results(asked.output.files, ["r.example/a:1"], DIGEST, (), {"context": context})
     written = {RESULTS[int(path.name)]: path.read_text() for path in tmp_path.iterdir()}
-    assert written == tekton_results(["r.example/a:1"], DIGEST, ())
+    assert written == returned == tekton_results(["r.example/a:1"], DIGEST, (), context)
     assert set(written) == set(RESULTS) - {"base-ARTIFACT_INPUTS"}
+    assert not any("\n" in text for text in written.values())
+
+
+def test_results_that_tekton_cannot_carry_are_told() -> None:
+    def names(count: int) -> list[str]:
+        return [f"registry.example.com/a-rather-long-name/of-an-image-{number}:tag" for number in range(count)]
+
+    assert too_large_for_tekton(tekton_results(names(5) * 100, DIGEST, ())) == ""
+    assert "4096" in too_large_for_tekton(tekton_results(names(50), DIGEST, ()))
 
 
 def test_an_unknown_result_is_refused() -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -24,6 +25,7 @@ DEFINITIONS = ("limpet", "limpet-restricted", "stepaction")
 DOCUMENTS = documents(TEKTON)
 OF_TEKTON = [found for found in DOCUMENTS if found.value["apiVersion"].startswith("tekton.dev/")]
 OTHERS = [found for found in DOCUMENTS if found not in OF_TEKTON]
+FULL_IMAGE = r"[a-z0-9-]+(\.[a-z0-9-]+)+/[a-z0-9./-]+(:[\w.-]+|@sha256:[0-9a-f]{64})"
 # Pod Security, level baseline: what a container may add.
 BASELINE = {
     *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP"),
@@ -168,6 +170,62 @@ def test_everything_is_documented_and_has_its_rules(name: str) -> None:
     assert annotations["tekton.dev/categories"] == "Image Build"
     assert re.fullmatch(r"\d+\.\d+\.\d+", annotations["tekton.dev/pipelines.minVersion"])
     assert all(re.fullmatch(r"[a-z0-9]+/[a-z0-9]+", each) for each in annotations["tekton.dev/platforms"].split(","))
+
+
+# What the catalogue's own validator (catlin) asks for, and what its linter does with scripts.
+CATEGORIES = {
+    *("Automation", "Build Tools", "CLI", "Cloud", "Code Quality", "Continuous Integration", "Deployment"),
+    *("Developer Tools", "Image Build", "Integration & Delivery", "Git", "Kubernetes", "Messaging", "Monitoring"),
+    *("Networking", "Openshift", "Publishing", "Security", "Storage", "Testing"),
+}
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_the_catalogues_metadata_is_there(name: str) -> None:
+    metadata = tekton(name)["metadata"]
+    annotations = metadata["annotations"]
+    assert re.fullmatch(r"\d+\.\d+", metadata["labels"]["app.kubernetes.io/version"])
+    assert set(annotations["tekton.dev/categories"].split(",")) <= CATEGORIES
+    assert annotations["tekton.dev/displayName"] and annotations["tekton.dev/tags"]
+    assert annotations["artifacthub.io/license"] == "Apache-2.0"
+
+
+def images(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("image"), str):
+            yield value["image"]
+        for member in value.values():
+            yield from images(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from images(member)
+
+
+@pytest.mark.parametrize("document", OF_TEKTON, ids=str)
+def test_images_are_named_in_full(document: Document) -> None:
+    """HOST/NAME with a tag or a digest, as must be the default of a parameter that names one."""
+    for image in images(document.value["spec"]):
+        if TEKTON_VARIABLE.fullmatch(image):
+            name = image.removeprefix("$(params.").removesuffix(")")
+            defaults = [
+                param["default"]
+                for spec in specs(document)
+                for param in spec["params"]
+                if param["name"] == name and "default" in param
+            ]
+            assert all(re.fullmatch(FULL_IMAGE, default) for default in defaults)
+        else:
+            assert re.fullmatch(FULL_IMAGE, image), image
+
+
+@pytest.mark.parametrize("document", OF_TEKTON, ids=str)
+def test_scripts_are_shell(document: Document) -> None:
+    scripts = [text for path, text in strings(document.value) if path[-1] == "script"]
+    for script in scripts:
+        assert script.startswith("#!/usr/bin/env sh\n")
+        assert subprocess.run(["sh", "-n"], input=script, text=True).returncode == 0
+        if shellcheck := shutil.which("shellcheck"):
+            assert subprocess.run([shellcheck, "-s", "sh", "-"], input=script, text=True).returncode == 0
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
