@@ -23,6 +23,7 @@ from builder.oci.image import Image, Layer
 from builder.oci.media_types import ImageFormat
 from builder.oci.platform import Platform
 from builder.plan import SCRATCH, ImageBase, Plan, PlannedStage, ScratchBase, StageBase
+from builder.reuse import Reuse
 from builder.stage import BuiltStage, Results, StageSettings, StepWork, Workshop, build_stage
 from builder.steps.step import RunStep
 
@@ -49,9 +50,12 @@ def build(
     settings: BuildSettings,
     listener: Listener,
     layer_written: LayerWritten = lambda layer: None,
+    reuse: Sequence[Reuse] = (),
 ) -> list[dict[int, Image]]:
     """Build every stage of `plans`; for each plan the targets' images, finished but for being written somewhere, by
     stage index.
+
+    With `reuse`, one for each plan, what is cached is taken over, and stages that nobody needs then are not built.
 
     `layer_written` is told of every layer of the first targets as soon as it is finished, base layers included.
     Their blobs lie in the work directory: they last as long as that. On return no process runs and no root is open.
@@ -59,12 +63,14 @@ def build(
     Raises the first stage's error; the other stages are stopped. Raises IsolationError before anything is built when
     a RUN needs a platform whose programs do not run here.
     """
-    _refuse_foreign_programs(plans, settings.work_dir)
+    owners = owners_of(plans)
+    if reuse:
+        plans = [_needed(plan, cache) for plan, cache in zip(plans, reuse, strict=True)]
+    _refuse_foreign_programs(plans, reuse, settings.work_dir)
     stopped = threading.Event()
     indexes, roots = LayerIndexes(settings.work_dir), OpenRoots(isolation)
     blobs = settings.work_dir / "blobs"
     blobs.mkdir(exist_ok=True)
-    owners = _owners(plans)
     published, written = _published(plans, owners), _written(plans, owners)
     with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="compress") as compressors:
 
@@ -81,19 +87,20 @@ def build(
                 stopped.is_set,
                 _names(number, plans, owners),
             )
-            return _Build(plan, owners[number], results, workshop)
+            return _Build(plan, owners[number], results, workshop, reuse[number] if reuse else None)
 
         def build_one(job: _Build, planned: PlannedStage) -> BuiltStage:
             base = _base_image(planned, resolve, job.results, settings)
+            cached = job.reuse.stage(planned.index) if job.reuse is not None else None
             planned = replace(planned, display=job.workshop.names[planned.index])
             stage = (job.owners[planned.index], planned.index)
             if stage not in published:
                 needed = stage in written or not isolation.concurrent
-                return build_stage(planned, base, job.workshop, _ignore if needed else None)
+                return build_stage(planned, base, job.workshop, _ignore if needed else None, cached)
             if not isinstance(planned.base, StageBase):
                 for layer in base.layers:
                     layer_written(layer)
-            return build_stage(planned, base, job.workshop, layer_written)
+            return build_stage(planned, base, job.workshop, layer_written, cached)
 
         def stop() -> None:
             stopped.set()
@@ -108,7 +115,7 @@ def build(
 
 def stages_of(plans: Sequence[Plan]) -> list[PlannedStage]:
     """The stages that `build` builds: each once, also where several platforms share it."""
-    owners = _owners(plans)
+    owners = owners_of(plans)
     return [stage for n, plan in enumerate(plans) for stage in plan.stages if owners[n][stage.index] == n]
 
 
@@ -120,6 +127,7 @@ class _Build:
     owners: Mapping[int, int]
     results: Results
     workshop: Workshop
+    reuse: Reuse | None
 
 
 def _run_graph(
@@ -159,7 +167,7 @@ def _run_graph(
             stop()
 
 
-def _owners(plans: Sequence[Plan]) -> list[dict[int, int]]:
+def owners_of(plans: Sequence[Plan]) -> list[dict[int, int]]:
     """For each plan: index of a stage -> number of the first plan with the same stage, all that it reads included."""
     found: list[dict[int, int]] = []
     for number, plan in enumerate(plans):
@@ -203,12 +211,18 @@ def _written(plans: Sequence[Plan], owners: Sequence[Mapping[int, int]]) -> set[
     return found
 
 
-def _refuse_foreign_programs(plans: Sequence[Plan], work_dir: Path) -> None:
+def _needed(plan: Plan, reuse: Reuse) -> Plan:
+    """`plan` without the stages that only cached steps would read from."""
+    return replace(plan, stages=tuple(stage for stage in plan.stages if stage.index in reuse.needed))
+
+
+def _refuse_foreign_programs(plans: Sequence[Plan], reuse: Sequence[Reuse], work_dir: Path) -> None:
     """What starts from scratch is let through: nobody knows what programs COPY brings."""
     runs: dict[Platform, bool] = {}
-    for plan in plans:
+    for number, plan in enumerate(plans):
         for stage in plan.stages:
-            run = next((step for step in stage.steps if isinstance(step, RunStep)), None)
+            own = reuse[number].steps_to_take(stage) if reuse else stage.steps
+            run = next((step for step in own if isinstance(step, RunStep)), None)
             platform = _platform_of_programs(stage, plan)
             if run is None or platform is None:
                 continue

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from builder.cache import Entry
 from builder.errors import BuildError, CommandFailed, IsolationError
 from builder.events import Listener, StageFinished, StageStarted, StepFinished, StepOutput, StepStarted
 from builder.files import ImageFiles, LayerIndexes, OpenRoots
@@ -24,6 +25,7 @@ from builder.layer.writer import LayerFormat, write_layer
 from builder.oci.config import History
 from builder.oci.image import Image, Layer
 from builder.plan import Base, ImageBase, PlannedStage, ScratchBase, StageBase
+from builder.reuse import StageReuse, makes_layer, no_reuse
 from builder.rootfs.entry import Change
 from builder.rootfs.layered import LayeredTree
 from builder.rootfs.tree import Tree
@@ -124,14 +126,15 @@ def build_stage(
     base: Image,
     workshop: Workshop,
     layer_written: Callable[[Layer], None] | None,
+    reuse: StageReuse | None = None,
 ) -> BuiltStage:
-    """Carry out every step of `planned` on top of `base`.
+    """Carry out every step of `planned` on top of `base`, but for those whose layers `reuse` has.
 
     `layer_written` is told of each layer when its digest is known; None: nobody waits for the layers, so they are
     written only if somebody asks. Raises CommandFailed for a RUN that failed, other BuildErrors for anything else
     that cannot be done.
     """
-    return _Builder(planned, base, workshop, layer_written).build()
+    return _Builder(planned, base, workshop, layer_written, reuse or no_reuse()).build()
 
 
 class _LayerOnDemand:
@@ -155,9 +158,15 @@ class _Builder:
     """One stage under way; used by one thread."""
 
     def __init__(
-        self, planned: PlannedStage, base: Image, workshop: Workshop, layer_written: Callable[[Layer], None] | None
+        self,
+        planned: PlannedStage,
+        base: Image,
+        workshop: Workshop,
+        layer_written: Callable[[Layer], None] | None,
+        reuse: StageReuse,
     ) -> None:
         self._planned = planned
+        self._reuse = reuse
         self._shop = workshop
         self._layer_written = layer_written
         self._base = base
@@ -167,7 +176,9 @@ class _Builder:
         self._lock = threading.Lock()
         self._root: Root | None = None
         self._tree: LayeredTree | None = None
-        self._changes: list[list[Change]] = []  # of COPY and the like, as long as there is no root
+        # What COPY and the like did and what the cache had, as long as there is no root; the tree has the first ones.
+        self._changes: list[list[Change] | Layer] = []
+        self._in_tree = 0
         self._unsnapped: list[list[Change]] = []
 
     def build(self) -> BuiltStage:
@@ -176,24 +187,33 @@ class _Builder:
         base_index = planned.base.index if isinstance(planned.base, StageBase) else -1
         base_name = _name_of(planned.base, self._shop.names)
         tell(StageStarted(planned.display, base_name, len(planned.steps), planned.index, base_index))
-        first_run = next((step for step in planned.steps if isinstance(step, RunStep)), None)
-        if first_run is not None:
-            # Needed sooner or later: COPY onto a root costs less than unpacking what COPY wrote.
-            try:
-                self._open_root()
-            except BuildError as error:
-                # The base is what FROM names; that there is no place to run in concerns RUN.
-                at = first_run if isinstance(error, IsolationError) else planned
-                error.location = error.location or at.location
-                raise
-        last_layer = max((n for n, step in enumerate(planned.steps) if _makes_layer(step)), default=-1)
+        last_layer = max((n for n, step in enumerate(planned.steps) if makes_layer(step)), default=-1)
+        first_own = max(self._reuse.hits, default=-1) + 1
         for number, step in enumerate(planned.steps):
+            if number == first_own:
+                self._prepare_root(planned.steps[number:])
             self._take(number, step, snapshot=not self._shop.settings.single_snapshot or number == last_layer)
         self._pending.append(self._finish)
         if not self._shop.roots.isolation.concurrent:
             self._settle()  # the next stage needs the place of this one's root
         tell(StageFinished(planned.display, time.monotonic() - started))
         return BuiltStage(self._settle, self._files())
+
+    def _prepare_root(self, steps: Sequence[Step]) -> None:
+        """Open a root if one of `steps`, all that are left, is a RUN; nothing comes from the cache any more.
+
+        It is needed sooner or later: COPY onto a root costs less than unpacking what COPY wrote.
+        """
+        first_run = next((step for step in steps if isinstance(step, RunStep)), None)
+        if first_run is None:
+            return
+        try:
+            self._open_root()
+        except BuildError as error:
+            # The base is what FROM names; that there is no place to run in concerns RUN.
+            at = first_run if isinstance(error, IsolationError) else self._planned
+            error.location = error.location or at.location
+            raise
 
     def _finish(self, image: Image) -> Image:
         config = replace(image.config, exec=self._planned.final, author=self._planned.author or image.config.author)
@@ -205,23 +225,42 @@ class _Builder:
         stage, total, tell = self._planned.display, len(self._planned.steps), self._shop.listener.tell
         tell(StepStarted(stage, number + 1, total, step.text))
         started = time.monotonic()
+        if number in self._reuse.hits or number in self._reuse.covered:
+            layer = self._take_over(step, self._reuse.hits.get(number))
+            digest, size = (layer.descriptor.digest, layer.descriptor.size) if layer else ("", None)
+            tell(StepFinished(stage, number + 1, time.monotonic() - started, True, digest, size))
+            return
         with _located(step):
-            layer = self._carry_out(number, step, snapshot)
+            making = self._carry_out(number, step, snapshot)
+        reason = self._reuse.reasons.get(number, "")
 
         def finished(done: Future[Layer] | None) -> None:
             seconds = time.monotonic() - started
             if done is None:
-                tell(StepFinished(stage, number + 1, seconds))
+                tell(StepFinished(stage, number + 1, seconds, reason=reason))
             elif not done.cancelled() and done.exception() is None:
                 descriptor = done.result().descriptor
-                tell(StepFinished(stage, number + 1, seconds, False, descriptor.digest, descriptor.size))
+                tell(StepFinished(stage, number + 1, seconds, False, descriptor.digest, descriptor.size, reason))
                 if self._layer_written is not None:
                     self._layer_written(done.result())
 
-        if layer is None:
+        if making is None:
             finished(None)
         else:
-            layer.add_done_callback(finished)
+            making.add_done_callback(finished)
+
+    def _take_over(self, step: Step, entry: Entry | None) -> Layer | None:
+        """Append the layer of the cache; None: a later one has what this step does."""
+        if entry is None:
+            self._configure(step)
+            return None
+        layer, created = entry.layer, self._shop.settings.created or entry.created
+        history = replace(step.history or History(created_by=step.text), created=created)
+        self._pending.append(lambda image: image.append(layer, history).configure(step.exec_config))
+        self._changes.append(layer)
+        if self._layer_written is not None:
+            self._layer_written(layer)
+        return layer
 
     def _carry_out(self, number: int, step: Step, snapshot: bool) -> Future[Layer] | None:
         match step:
@@ -243,7 +282,7 @@ class _Builder:
                 raise NotImplementedError(type(step))
         self._apply(changes)
         self._unsnapped.append(changes)
-        return self._finish_step(step, snapshot)
+        return self._finish_step(number, step, snapshot)
 
     def _run(self, number: int, step: RunStep, snapshot: bool) -> Future[Layer] | None:
         root = self._open_root()
@@ -252,15 +291,15 @@ class _Builder:
             step, root.tree(), lambda data: tell(StepOutput(stage, number + 1, data))
         ) as process:
             root.run(process)
-        return self._finish_step(step, snapshot)
+        return self._finish_step(number, step, snapshot)
 
-    def _finish_step(self, step: Step, snapshot: bool) -> Future[Layer] | None:
+    def _finish_step(self, number: int, step: Step, snapshot: bool) -> Future[Layer] | None:
         if snapshot:
-            return self._snapshot(step)
+            return self._snapshot(number, step)
         self._configure(step)
         return None
 
-    def _snapshot(self, step: Step) -> Future[Layer] | None:
+    def _snapshot(self, number: int, step: Step) -> Future[Layer] | None:
         """Make one layer of everything since the last snapshot."""
         layers, self._unsnapped = self._unsnapped, []
         if self._root is not None and (isinstance(step, RunStep) or self._shop.settings.single_snapshot):
@@ -268,11 +307,15 @@ class _Builder:
         changes = layers[0] if len(layers) == 1 else squash(layers)
         shop = self._shop
         layer = _LayerOnDemand(shop.compressors, lambda: write_layer(changes, shop.blobs, shop.settings.layer_format))
-        history = replace(step.history or History(created_by=step.text), created=shop.settings.created or _now())
+        now = _now()
+        history = replace(step.history or History(created_by=step.text), created=shop.settings.created or now)
         self._pending.append(lambda image: image.append(layer.start().result(), history).configure(step.exec_config))
-        if self._layer_written is None:
+        kept = number in self._reuse.wants
+        if self._layer_written is None and not kept:
             return None
         future = layer.start()
+        if kept:
+            self._reuse.made(number, future, now)
         if self._root is not None and not shop.roots.isolation.concurrent:
             future.result()  # the next step may change the files that the layer is written from
         return future
@@ -302,16 +345,20 @@ class _Builder:
         if self._root is not None:
             return self._root.tree()
         if self._tree is None:
-            self._tree = self._shop.indexes.tree(self._settle(), contents=False)
+            self._tree = self._shop.indexes.tree(self._base, contents=False)
+        for changes in self._changes[self._in_tree :]:
+            self._tree = self._tree.apply(self._changes_of(changes, contents=False))
+        self._in_tree = len(self._changes)
         return self._tree
+
+    def _changes_of(self, changes: list[Change] | Layer, *, contents: bool) -> list[Change]:
+        return self._shop.indexes.changes(changes, contents=contents) if isinstance(changes, Layer) else changes
 
     def _apply(self, changes: list[Change]) -> None:
         if self._root is not None:
             self._root.apply(changes)
             return
         self._changes.append(changes)
-        if self._tree is not None:
-            self._tree = self._tree.apply(changes)
 
     def _files(self) -> ImageFiles:
         shop = self._shop
@@ -324,7 +371,7 @@ class _Builder:
     def _rootless_tree(self) -> Tree:
         tree = self._shop.indexes.tree(self._base, contents=True)
         for changes in self._changes:
-            tree = tree.apply(changes)
+            tree = tree.apply(self._changes_of(changes, contents=True))
         return tree
 
 
@@ -336,10 +383,6 @@ def _name_of(base: Base, names: Mapping[int, str]) -> str:
             return base.reference
         case ScratchBase():
             return "scratch"
-
-
-def _makes_layer(step: Step) -> bool:
-    return isinstance(step, CopyStep | AddStep | WorkdirStep | RunStep)
 
 
 def _now() -> str:

@@ -17,8 +17,10 @@ ROWS = [
     {"isolation", "cache", "steps"},
     {"files", "outputs"},
     {"plan", "publish"},
+    {"reuse"},
     {"stage"},
     {"step_work"},
+    {"step_keys"},
     {"build"},
     {"cli"},
 ]

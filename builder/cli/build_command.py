@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from builder.build import BuildSettings, build, stages_of
 from builder.cli.arguments import Arguments
+from builder.cli.caching import layer_cache, reuse_settings, with_cache
 from builder.cli.images import Images
 from builder.cli.known_secrets import mask_environment
 from builder.cli.origins import bases as bases_of
@@ -37,7 +38,9 @@ from builder.publish import (
     registry_destinations,
 )
 from builder.registry.registries import Registries
+from builder.reuse import Reuse
 from builder.stage import Results
+from builder.step_keys import KeySources
 from builder.step_work import Inputs, StepWorkOf
 from builder.steps.cache_mounts import CacheMounts
 from builder.steps.context import ContextTree
@@ -92,18 +95,28 @@ def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation
             for destination in pushes:
                 destination.prepare(layer)
 
-        built = build(
-            plans,
-            images.image,
-            bind_steps,
-            isolation,
-            BuildSettings(work, stage, settings.image.format or None, settings.image.annotations),
-            output,
-            prepare,
-        )
-        bases, origins = bases_of(plans[0], images.resolved()), metadata(sources, plans[0], images.resolved())
-        made = [targets[plan.targets[0]] for plan, targets in zip(plans, built, strict=True)]
-        _publish(made, settings.output, references, pushes, bases, origins, output)
+        def carry_out(reuse: Sequence[Reuse]) -> None:
+            built = build(
+                plans,
+                images.image,
+                bind_steps,
+                isolation,
+                BuildSettings(work, stage, settings.image.format or None, settings.image.annotations),
+                output,
+                prepare,
+                reuse,
+            )
+            bases, origins = bases_of(plans[0], images.resolved()), metadata(sources, plans[0], images.resolved())
+            made = [targets[plan.targets[0]] for plan, targets in zip(plans, built, strict=True)]
+            _publish(made, settings.output, references, pushes, bases, origins, output)
+
+        cache = stack.enter_context(layer_cache(settings.cache, references, client, output))
+        if cache is None:
+            carry_out(())
+            return
+        inputs = _inputs(settings, env, sources, plans[0], work, output, lambda: False)
+        keys = KeySources(inputs, images.image, stage.layer_format)
+        with_cache(plans, keys, cache, reuse_settings(settings), output, carry_out)
 
 
 def _pushes(

@@ -366,7 +366,7 @@ FLAGS: tuple[Flag, ...] = (
         pending=True,
     ),
     # --- Cache ---
-    Flag("cache", "bool", "Reuse finished layers of earlier builds.", CACHE, BUILD, default="false", pending=True),
+    Flag("cache", "bool", "Reuse finished layers of earlier builds.", CACHE, BUILD, default="false"),
     Flag(
         "cache-repo",
         "string",
@@ -374,7 +374,6 @@ FLAGS: tuple[Flag, ...] = (
         CACHE,
         (*BUILD, "cache list", "cache prune"),
         metavar="REPOSITORY",
-        pending=True,
     ),
     Flag(
         "cache-dir",
@@ -400,7 +399,6 @@ FLAGS: tuple[Flag, ...] = (
         CACHE,
         (*BUILD, "warm", "cache prune"),
         default="336h",
-        pending=True,
     ),
     Flag(
         "cache-copy-layers",
@@ -409,10 +407,9 @@ FLAGS: tuple[Flag, ...] = (
         CACHE,
         BUILD,
         default="false",
-        pending=True,
     ),
-    Flag("cache-run-layers", "bool", "Cache what RUN makes.", CACHE, BUILD, default="true", pending=True),
-    Flag("no-push-cache", "bool", "Read the cache, but do not write it.", CACHE, BUILD, default="false", pending=True),
+    Flag("cache-run-layers", "bool", "Cache what RUN makes.", CACHE, BUILD, default="true"),
+    Flag("no-push-cache", "bool", "Read the cache, but do not write it.", CACHE, BUILD, default="false"),
     Flag(
         "cache-mounts",
         "choice",

@@ -299,7 +299,7 @@ def _image_settings(arguments: Arguments) -> ImageSettings:
 def _cache_settings(arguments: Arguments, output: OutputSettings) -> CacheSettings:
     enabled, repository = arguments.is_set("cache"), arguments.text("cache-repo")
     write = not arguments.is_set("no-push-cache")
-    if enabled and write and not output.push and not repository and not output.destinations:
+    if enabled and write and not output.push and not repository:
         raise UsageError(
             "if using cache with --no-push, specify cache repo with --cache-repo", "or read it only: --no-push-cache"
         )

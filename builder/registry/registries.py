@@ -23,7 +23,8 @@ class Registries:
         """`environ` is read at once, for proxies and certificate authorities."""
         self.settings = settings
         self.keychain = keychain
-        self._connections = Connections(settings, os.environ if environ is None else environ)
+        self._environ = os.environ if environ is None else environ
+        self._connections = Connections(settings, self._environ)
         self._transports: dict[tuple[str, Direction, str], Transport] = {}
         self._present: dict[tuple[str, str], list[str]] = {}
         self._busy: dict[tuple[str, str], threading.Lock] = {}
@@ -32,6 +33,12 @@ class Registries:
     def repository(self, reference: Reference, direction: Direction, scheme: str = "") -> Repository:
         """The repository of `reference`. `scheme` "http" or "https" overrides the settings."""
         return Repository(self._transport(reference.registry, direction, scheme), reference.repository)
+
+    def with_settings(self, settings: RegistrySettings) -> Registries:
+        """The same registries spoken to in another way; what is known of blobs is shared."""
+        other = Registries(settings, self.keychain, self._environ)
+        other._present, other._busy, other._lock = self._present, self._busy, self._lock
+        return other
 
     def note_blob(self, repository: Repository, digest: str) -> None:
         """Remember that `repository` has a blob, so that others of its registry can mount it."""

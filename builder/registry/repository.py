@@ -19,7 +19,6 @@ MANIFEST_LIMIT = 4 << 20  # bytes; what registries accept at most
 _ACCEPT = ", ".join((*media_types.INDEXES, *media_types.MANIFESTS))
 _NEXT = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
 _TAG_PAGES = 10_000
-COMMIT_TIMEOUT = 900.0  # seconds; registries on object storage copy a blob before they answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class Repository:
             expected=(200, 201, 202, 204),
             headers={"Content-Type": descriptor.media_type},
             body=data,
-            read_timeout=COMMIT_TIMEOUT,
+            read_timeout=self.transport.settings.commit_timeout,
         ).close()
 
     def delete_manifest(self, digest: str) -> None:

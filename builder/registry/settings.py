@@ -45,6 +45,7 @@ class RegistrySettings:
     download_retries: int = 0  # --image-download-retry: of a whole resolution, on top
     connect_timeout: float = 30
     read_timeout: float = 90
+    commit_timeout: float = 900  # registries on object storage copy a blob before they answer
     parallel: int = 4  # blobs moved at once for one repository
     chunk_size: int = 16 << 20  # of chunked uploads; each is held in memory
     monolithic_limit: int = 4 << 30  # larger blobs are uploaded in chunks at once

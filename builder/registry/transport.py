@@ -125,7 +125,8 @@ class Transport:
             return "https"
         url = f"https://{host}/v2/"
         try:
-            self._connections.send("GET", url, self.direction, headers={}, read_timeout=_PROBE_TIMEOUT).close()
+            timeout = min(_PROBE_TIMEOUT, self.settings.read_timeout)
+            self._connections.send("GET", url, self.direction, headers={}, read_timeout=timeout).close()
         except requests.RequestException as error:
             return "https" if failures.speaks_tls(error) else "http"
         return "https"

@@ -14,7 +14,7 @@ import requests
 from builder.errors import ImageError, RegistryError
 from builder.events import Listener, Silent, Transfer
 from builder.oci.descriptor import Blob, Descriptor
-from builder.registry.repository import COMMIT_TIMEOUT, Repository
+from builder.registry.repository import Repository
 
 Outcome = Literal["present", "mounted", "uploaded"]
 
@@ -145,7 +145,7 @@ class BlobUpload:
                     headers={**_OCTETS, "Content-Range": f"{start}-{start + len(rest) - 1}"},
                     body=rest,
                     retries=0,
-                    read_timeout=COMMIT_TIMEOUT,
+                    read_timeout=self.repository.transport.settings.commit_timeout,
                 )
                 response.close()
                 return _location(response, location)
@@ -177,7 +177,7 @@ class BlobUpload:
             expected=_COMMITTED,
             headers=_OCTETS,
             body=body if body is not None else b"",
-            read_timeout=COMMIT_TIMEOUT,
+            read_timeout=self.repository.transport.settings.commit_timeout,
         ).close()
 
     def _tell(self, name: str, done: int, total: int, *, finished: bool = False) -> None:

@@ -79,6 +79,30 @@ def _fetch(session: requests.Session, url: str, into: Path, checksum: str) -> Do
         return Downloaded(into, size, digest, _nanoseconds(modified), response.headers.get("ETag", ""))
 
 
+def entity_tag(url: str) -> str:
+    """The strong ETag that the server gives `url` now; "" if it gives none, or does not answer well."""
+    import requests
+
+    try:
+        with (
+            _session() as session,
+            session.head(url, auth=_credentials(url), timeout=_TIMEOUT, allow_redirects=True) as response,
+        ):
+            tag: str = response.headers.get("ETag", "") if response.status_code == 200 else ""
+    except (requests.RequestException, ValueError):
+        return ""
+    return "" if tag.startswith("W/") else tag
+
+
+def without_user(url: str) -> str:
+    """`url` without user and password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.username is not None else url
+
+
 def redacted(url: str) -> str:
     """`url` without user and password, and without the values of its query, which may be a signature."""
     try:

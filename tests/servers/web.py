@@ -39,6 +39,7 @@ def web_server(directory: Path, users: dict[str, str] | None = None) -> Iterator
     config.write_text(
         f'server.document-root = "{root}"\nserver.bind = "127.0.0.1"\nserver.port = {port}\n'
         'server.modules = ("mod_auth", "mod_authn_file")\nserver.follow-symlink = "enable"\n'
+        'server.stat-cache-engine = "disable"\n'
         f'auth.backend = "plain"\nauth.backend.plain.userfile = "{directory / "users"}"\n'
         'auth.require = ("/private/" => ("method" => "basic", "realm" => "tests", "require" => "valid-user"))\n'
         'mimetype.assign = ("" => "application/octet-stream")\n'

@@ -1,4 +1,4 @@
-"""Keys and stores for finished layers.
+"""Keys of finished layers.
 
 A key is a rolling hash over everything that decides a layer: the key of the step before, the instruction with
 its variables replaced, the environment that RUN sees, and digests of what is read. Every part is prefixed by its
@@ -10,9 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
-
-from builder.oci.image import Layer
 
 _VERSION = b"limpet-cache-1"
 
@@ -34,28 +31,6 @@ class CacheKey:
 
     def __str__(self) -> str:
         return self.value
-
-
-class LayerCache(Protocol):
-    """A store of finished layers. No method raises for a store that fails: it says so and answers None."""
-
-    def get(self, key: CacheKey) -> Layer | None:
-        """The layer that `key` made earlier. Its bytes are not moved."""
-        ...
-
-    def put(self, key: CacheKey, layer: Layer) -> None:
-        """Keep `layer` under `key`; may go on in the background."""
-        ...
-
-
-class NoCache:
-    """A store that is always empty."""
-
-    def get(self, key: CacheKey) -> Layer | None:
-        return None
-
-    def put(self, key: CacheKey, layer: Layer) -> None:
-        pass
 
 
 def _digest(parts: Iterable[str | bytes]) -> str:

@@ -1,0 +1,93 @@
+"""A layer cache in a directory (`--cache-repo=oci:DIRECTORY`).
+
+Each entry is an OCI image layout of its own, called by the key. Entries appear and go by renaming: readers and
+writers of any number of builds need no locks, and what a killed build left half-written has no key's name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from builder.cache.blob import CachedBlob
+from builder.cache.complaints import Complaints
+from builder.cache.entry import Entry, layer_of, read_entry
+from builder.cache.key import CacheKey
+from builder.errors import BuildError, ImageError
+from builder.events import Listener
+from builder.oci import layout
+from builder.oci.blobs import FileBlob
+from builder.oci.platform import Platform
+from builder.oci.verified import BUFFER
+
+SCHEME = "oci:"
+PARTIAL = ".partial-"
+
+
+class DirectoryCache:
+    """Entries in the directory `path`, which is made when the first one is written. Thread-safe.
+
+    A hit reads the layer once to check it, and marks the entry as used now by its directory's modification time.
+    """
+
+    def __init__(self, path: Path, listener: Listener) -> None:
+        self.path = path
+        self._complain = Complaints(listener)
+
+    def __str__(self) -> str:
+        return f"{SCHEME}{self.path}"
+
+    def get(self, key: CacheKey) -> Entry | None:
+        """See LayerCache."""
+        directory = self.path / key.value
+        if not directory.is_dir():
+            return None
+        try:
+            entry = read(directory)
+            with entry.layer.blob.open() as stream:
+                while stream.read(BUFFER):
+                    pass
+        except BuildError as error:
+            self._complain(f"cache entry {directory} is not used: {error.message}")
+            return None
+        with contextlib.suppress(OSError):  # a cache that can only be read is a cache, too
+            os.utime(directory)
+        return entry
+
+    def put(self, key: CacheKey, entry: Entry, text: str) -> None:
+        """See LayerCache."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._put(self.path / key.value, entry, text)
+        except OSError as error:
+            self._complain(f"cannot write the cache {self}: {error.strerror or error}")
+        except BuildError as error:
+            self._complain(f"cannot write the cache {self}: {error.message}")
+
+    def _put(self, directory: Path, entry: Entry, text: str) -> None:
+        scratch = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self.path))
+        try:
+            layout.write(scratch / "new", entry.image(text))
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(directory, scratch / "old")
+            with contextlib.suppress(FileExistsError, OSError):
+                os.rename(scratch / "new", directory)  # unless another build was faster
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read(directory: Path) -> Entry:
+    """The entry that is the layout `directory`. Raises ImageError."""
+    resolved = layout.read(layout.Location(directory), Platform.host())
+    descriptor = layer_of(resolved.manifest, str(directory))
+    path = layout.blob_path(directory, descriptor.digest)
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {error.strerror}") from error
+    if size != descriptor.size:
+        raise ImageError(f"{path} has {size} of {descriptor.size} bytes")
+    return read_entry(resolved.manifest, CachedBlob(FileBlob(path, descriptor), directory.name), str(directory))

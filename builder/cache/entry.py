@@ -1,0 +1,126 @@
+"""What a cache holds under a key, and the image that an entry is in a repository or a directory.
+
+An entry is an image of one layer, as kaniko's cache repositories have them; what else there is to know of it stands
+in the manifest's annotations, so that one request answers everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from builder.cache.key import CacheKey
+from builder.errors import ImageError
+from builder.oci.config import History, ImageConfig
+from builder.oci.descriptor import Blob, Descriptor, is_digest
+from builder.oci.image import Image, Layer
+from builder.oci.manifest import Manifest
+from builder.oci.platform import Platform
+
+_CREATED = "org.opencontainers.image.created"
+_DIFF_ID = "limpet.cache.diff-id"
+_BELOW = "limpet.cache.below"
+_COPIED = "limpet.cache.copied"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A finished layer. `created` (RFC 3339, UTC) is when it was made.
+
+    `below` stands for the results of the RUN steps that it was made on: what RUN makes is not decided by its key
+    alone, and a layer belongs on no other results than those. `copied` stands for the results that COPY --from took
+    over, "" when there are none.
+    """
+
+    layer: Layer
+    created: str
+    below: str
+    copied: str = ""
+
+    def image(self, text: str) -> Image:
+        """The entry as an image; `text` is the instruction."""
+        config = ImageConfig(Platform.host(), created=self.created)
+        annotations = {_CREATED: self.created, _DIFF_ID: self.layer.diff_id, _BELOW: self.below}
+        if self.copied:
+            annotations[_COPIED] = self.copied
+        image = Image(config, format="oci", annotations=annotations)
+        return image.append(self.layer, History(created_by=text, created=self.created))
+
+    def age(self, now: datetime) -> float:
+        """Seconds since it was made. Raises ImageError when `created` is no time."""
+        try:
+            made = datetime.fromisoformat(self.created)
+        except ValueError:
+            raise ImageError(f"{self.created!r} is no time") from None
+        return (now - (made if made.tzinfo else made.replace(tzinfo=UTC))).total_seconds()
+
+
+def read_entry(manifest: Manifest, blob: Blob, name: str) -> Entry:
+    """The entry that `manifest` is, with `blob` for its layer. Raises ImageError when it is none."""
+    return Entry(
+        Layer(layer_of(manifest, name), _digest(manifest.annotations, _DIFF_ID, name), blob),
+        created=_member(manifest.annotations, _CREATED, name),
+        below=_member(manifest.annotations, _BELOW, name),
+        copied=str(manifest.annotations.get(_COPIED, "")),
+    )
+
+
+def layer_of(manifest: Manifest, name: str) -> Descriptor:
+    """The only layer of an entry. Raises ImageError."""
+    if len(manifest.layers) != 1:
+        raise ImageError(f"{name} is no cache entry: it has {len(manifest.layers)} layers")
+    return manifest.layers[0]
+
+
+def _member(annotations: Mapping[str, str], key: str, name: str) -> str:
+    value = annotations.get(key)
+    if not isinstance(value, str):
+        raise ImageError(f"{name} is no cache entry: it has no {key}")
+    return value
+
+
+def _digest(annotations: Mapping[str, str], key: str, name: str) -> str:
+    value = _member(annotations, key, name)
+    if not is_digest(value):
+        raise ImageError(f"{name} is no cache entry: its {key} is {value!r}")
+    return value
+
+
+class LayerCache(Protocol):
+    """A store of finished layers. No method raises for a store that fails: it says so once, and is empty then."""
+
+    def get(self, key: CacheKey) -> Entry | None:
+        """What `key` made earlier, however old. The layer's bytes are not moved."""
+        ...
+
+    def put(self, key: CacheKey, entry: Entry, text: str) -> None:
+        """Keep `entry` under `key`, in place of what is there; `text` is the instruction. Returns when it is done."""
+        ...
+
+
+class NoCache:
+    """A store that is always empty."""
+
+    def get(self, key: CacheKey) -> Entry | None:
+        return None
+
+    def put(self, key: CacheKey, entry: Entry, text: str) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOnly:
+    """`cache` for a build that does not trust what is in it."""
+
+    cache: LayerCache
+
+    def get(self, key: CacheKey) -> Entry | None:
+        return None
+
+    def put(self, key: CacheKey, entry: Entry, text: str) -> None:
+        self.cache.put(key, entry, text)
+
+    def __str__(self) -> str:
+        return str(self.cache)

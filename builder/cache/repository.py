@@ -1,0 +1,92 @@
+"""A layer cache in a repository of a registry: each entry is an image of one layer, tagged with the key.
+
+It is the shape of kaniko's cache repositories. A registry that does not answer soon, or not well, is left alone for
+the rest of the build.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from builder.cache.blob import CachedBlob
+from builder.cache.complaints import Complaints
+from builder.cache.entry import Entry, layer_of, read_entry
+from builder.cache.key import CacheKey
+from builder.errors import BuildError, ImageError, RegistryError
+from builder.events import Listener
+from builder.oci.index import Index
+from builder.oci.manifest import parse_manifest
+from builder.oci.reference import Reference
+from builder.registry.download import RemoteBlob
+from builder.registry.push import Uploader
+from builder.registry.registries import Registries
+from builder.registry.settings import RegistrySettings
+
+_DENIED = (401, 403)  # reading only: a repository that does not exist yet may be written
+_ABSENT = 404
+
+
+class RepositoryCache:
+    """Entries in the repository of `reference`. Thread-safe. A context manager: leaving it ends its uploads."""
+
+    def __init__(self, reference: Reference, registries: Registries, listener: Listener) -> None:
+        """`registries` are the build's: layers that another of its repositories has are mounted, not sent."""
+        self._repository = registries.repository(reference, "push")
+        self._registries = registries
+        self._listener = listener
+        self._complain = Complaints(listener)
+        self._readable = self._writable = True
+        hasty = registries.with_settings(_hasty(registries.settings))
+        self._asked = hasty.repository(reference, "push")
+        self._uploader = Uploader(hasty, self._asked)
+        self._lock = threading.Lock()
+
+    def __str__(self) -> str:
+        return str(self._repository)
+
+    def close(self, *, cancel: bool) -> None:
+        """End what is under way; with `cancel`, at once."""
+        self._uploader.close(cancel=cancel)
+
+    def get(self, key: CacheKey) -> Entry | None:
+        """See LayerCache."""
+        if not self._readable:
+            return None
+        try:
+            return self._get(key)
+        except ImageError as error:
+            self._complain(f"cache entry {self}:{key} is not used: {error.message}")
+        except RegistryError as error:
+            if error.status == _ABSENT:
+                return None
+            self._readable = False
+            self._writable = self._writable and error.status in _DENIED
+            self._complain(f"the cache {self} is not used: {error.message}")
+        return None
+
+    def _get(self, key: CacheKey) -> Entry:
+        described, data = self._asked.get_manifest(key.value)
+        name = f"{self}:{key}"
+        manifest = parse_manifest(data, described.media_type, name)
+        if isinstance(manifest, Index):
+            raise ImageError(f"{name} is an index")
+        layer = layer_of(manifest, name)
+        entry = read_entry(manifest, CachedBlob(RemoteBlob(self._repository, layer, (), self._listener), name), name)
+        self._registries.note_blob(self._repository, layer.digest)
+        return entry
+
+    def put(self, key: CacheKey, entry: Entry, text: str) -> None:
+        """See LayerCache."""
+        if not self._writable:
+            return
+        try:
+            self._uploader.finish(entry.image(text), (key.value,))
+        except BuildError as error:
+            self._writable = False
+            self._complain(f"cannot write the cache {self}: {error.message}")
+
+
+def _hasty(settings: RegistrySettings) -> RegistrySettings:
+    """A cache that keeps the build waiting is worth nothing."""
+    return replace(settings, retries=1, push_retries=0, connect_timeout=5, read_timeout=8, commit_timeout=60)

@@ -1,0 +1,109 @@
+"""`--cache`: the layer cache that the settings name, and what a build takes from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from builder.build import owners_of
+from builder.cache import CacheDamaged
+from builder.cache.directory import SCHEME, DirectoryCache
+from builder.cache.entry import LayerCache, WriteOnly
+from builder.cache.repository import RepositoryCache
+from builder.cli.settings import CacheSettings, Settings
+from builder.errors import ImageError, UsageError
+from builder.events import Listener, Message
+from builder.oci.reference import Reference
+from builder.plan import Plan
+from builder.registry.registries import Registries
+from builder.reuse import Reuse, ReuseSettings, look_up
+from builder.step_keys import KeySources, plan_keys
+
+
+@contextmanager
+def layer_cache(
+    asked: CacheSettings, destinations: Sequence[Reference], client: Registries, listener: Listener
+) -> Iterator[LayerCache | None]:
+    """The cache that was asked for, None for none; an error ends what it is doing. Raises UsageError."""
+    if not asked.enabled:
+        yield None
+    elif asked.repository.startswith(SCHEME):
+        yield DirectoryCache(cache_directory(asked.repository), listener)
+    else:
+        cache = RepositoryCache(cache_reference(asked.repository, destinations), client, listener)
+        try:
+            yield cache
+        except BaseException:
+            cache.close(cancel=True)
+            raise
+        cache.close(cancel=False)
+
+
+def cache_directory(text: str) -> Path:
+    """The directory of `oci:DIRECTORY`. Raises UsageError."""
+    path = text.removeprefix(SCHEME)
+    if not path:
+        raise UsageError(f"--cache-repo={text} names no directory", "write it as oci:DIRECTORY")
+    return Path(path).absolute()
+
+
+def cache_reference(text: str, destinations: Sequence[Reference]) -> Reference:
+    """The repository called `text`; without, the first destination's with `/cache`. Raises UsageError."""
+    if not text:
+        if not destinations:
+            raise UsageError("--cache needs to know where the cache is", "specify the cache repo with --cache-repo")
+        first = destinations[0]
+        return Reference.parse(f"{first.registry}/{first.repository}/cache")
+    reference = Reference.parse(text)
+    if reference.digest or ":" in text.rpartition("/")[2]:
+        raise UsageError(f"--cache-repo={text}: a cache is a whole repository", "leave out the tag and the digest")
+    return reference
+
+
+def reuse_settings(settings: Settings) -> ReuseSettings:
+    """Which layers are reused."""
+    asked = settings.cache
+    return ReuseSettings(
+        ttl=asked.ttl,
+        run_layers=asked.run_layers,
+        copy_layers=asked.copy_layers,
+        write=asked.write,
+        single_snapshot=settings.image.single_snapshot,
+    )
+
+
+def with_cache(
+    plans: Sequence[Plan],
+    keys: KeySources,
+    cache: LayerCache,
+    settings: ReuseSettings,
+    listener: Listener,
+    carry_out: Callable[[Sequence[Reuse]], None],
+) -> None:
+    """Do `carry_out` with what `cache` has for `plans`; once more without, when that turns out to be damaged.
+
+    Entries of finished layers are written also when the build fails: the next one may go on from there.
+    """
+    owners, found = owners_of(plans), [plan_keys(plan, keys) for plan in plans]
+    reuse = look_up(plans, owners, found, cache, settings, listener)
+    try:
+        _writing(reuse, carry_out)
+    except (CacheDamaged, ImageError) as error:
+        if not any(each.found for each in reuse):
+            raise
+        listener.tell(Message(f"{error.message}; building again, without what is cached", "warning"))
+        _writing(look_up(plans, owners, found, WriteOnly(cache), settings, listener), carry_out)
+
+
+def _writing(reuse: Sequence[Reuse], carry_out: Callable[[Sequence[Reuse]], None]) -> None:
+    cancel = True
+    try:
+        carry_out(reuse)
+        cancel = False
+    except Exception:
+        cancel = False
+        raise
+    finally:
+        for each in reuse:
+            each.finish(cancel=cancel)

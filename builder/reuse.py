@@ -1,0 +1,393 @@
+"""What of a plan is in the layer cache, and what goes into it.
+
+All keys of a plan are worked out, and all of them looked up, before anything is built: a stage that only cached
+steps would read from is not built at all. What RUN makes is not decided by its key alone, so a hit counts only on
+the same results of the RUN steps below it as it was made on: layers of different builds do not mix in one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from builder.cache import CacheKey, Entry, LayerCache
+from builder.errors import BuildError, ImageError
+from builder.events import Listener, Message
+from builder.oci.image import Layer
+from builder.plan import Plan, PlannedStage, StageBase
+from builder.steps.step import (
+    AddStep,
+    BindMount,
+    CacheMount,
+    CopyStep,
+    FromStage,
+    RunStep,
+    Step,
+    WorkdirStep,
+)
+
+_LOOKUPS = 16  # requests at once
+_WRITERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseSettings:
+    """`ttl` in seconds; `single_snapshot`: each stage makes one layer."""
+
+    ttl: float = 336 * 3600.0
+    run_layers: bool = True
+    copy_layers: bool = False
+    write: bool = True
+    single_snapshot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepKey:
+    """`inputs` is what the step adds to the key of the step before, by the name that people know it by."""
+
+    key: CacheKey
+    inputs: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanKeys:
+    """`steps` has a key for each step that makes a layer, by stage and step (from 0); none from the first step on
+    whose inputs cannot be had. `bases` is what decides the keys of a stage before its first step.
+    """
+
+    steps: Mapping[tuple[int, int], StepKey]
+    bases: Mapping[int, Mapping[str, str]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StageReuse:
+    """The cache as one stage meets it. Steps count from 0.
+
+    `hits` are to be taken as they are; `covered` steps make no layer, a later hit has what they do. `reasons` says
+    why others missed. `made` is called for each layer that the stage makes itself: with the step's number, the layer
+    and the time of its making; whether it wants that, `wants` says.
+    """
+
+    hits: Mapping[int, Entry]
+    covered: frozenset[int]
+    reasons: Mapping[int, str]
+    wants: frozenset[int]
+    made: Callable[[int, Future[Layer], str], None]
+
+
+class Reuse:
+    """The cache as one build meets it; thread-safe. `needed` are the stages that have to be gone through."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        keys: PlanKeys,
+        cache: LayerCache,
+        settings: ReuseSettings,
+        listener: Listener,
+        layers: LayersMade,
+    ) -> None:
+        """Looks everything up."""
+        self._plan = plan
+        self._cache = cache
+        self._settings = settings
+        self._listener = listener
+        self._layers = layers
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="cache")
+        self._units = {stage.index: _units(stage, keys, settings) for stage in plan.stages}
+        self._hits: dict[tuple[int, int], Entry] = {}
+        self._reasons: dict[tuple[int, int], str] = {}
+        self._judge(self._look_up())
+        self.needed = self._needed()
+        for stage in plan.stages:
+            if stage.index not in self.needed:
+                self._say(f"Skipping stage '{stage.display}': what is read from it is cached")
+
+    def stage(self, index: int) -> StageReuse:
+        """The cache as the stage `index` meets it."""
+        units = self._units[index]
+        hits = {unit.number: self._hits[index, unit.number] for unit in units if (index, unit.number) in self._hits}
+        return StageReuse(
+            hits=hits,
+            covered=frozenset(number for unit in units if unit.number in hits for number in unit.covers),
+            reasons={number: reason for (stage, number), reason in self._reasons.items() if stage == index},
+            wants=frozenset(unit.number for unit in units if unit.number not in hits and self._wants(unit)),
+            made=lambda number, layer, created: self._keep(index, number, layer, created),
+        )
+
+    @property
+    def found(self) -> bool:
+        """Whether anything is taken from the cache."""
+        return bool(self._hits)
+
+    def steps_to_take(self, stage: PlannedStage) -> list[Step]:
+        """The steps of `stage` that are not in the cache."""
+        reuse = self.stage(stage.index)
+        return [
+            step for number, step in enumerate(stage.steps) if number not in reuse.hits and number not in reuse.covered
+        ]
+
+    def finish(self, *, cancel: bool = False) -> None:
+        """Wait until everything is written; with `cancel`, for what is being written only."""
+        self._writers.shutdown(wait=True, cancel_futures=cancel)
+
+    # --- looking up ---
+
+    def _look_up(self) -> dict[tuple[int, int], Entry]:
+        wanted = {
+            (index, unit.number): unit.key.key
+            for index, units in self._units.items()
+            for unit in units
+            if unit.cacheable and unit.key is not None
+        }
+        if not wanted:
+            return {}
+        unique = list(dict.fromkeys(wanted.values()))
+        for key in unique:
+            self._say(f"Checking for cached layer {self._cache}:{key}...")
+        with ThreadPoolExecutor(min(_LOOKUPS, len(unique)), thread_name_prefix="cache-look-up") as pool:
+            found = dict(zip(unique, pool.map(self._cache.get, unique), strict=True))
+        return {place: entry for place, key in wanted.items() if (entry := found[key]) is not None}
+
+    def _judge(self, found: Mapping[tuple[int, int], Entry]) -> None:
+        """Tell which of what was found can be used."""
+        now, results = datetime.now(UTC), _Results(self._plan, self._units, self._hits, lambda index, number: None)
+        for stage in self._plan.stages:
+            for unit in self._units[stage.index]:
+                if not unit.cacheable:
+                    continue
+                place = (stage.index, unit.number)
+                reason = self._reason(place, unit, found.get(place), now, results)
+                if reason:
+                    self._reasons[place] = reason
+                    self._say(f"No cached layer found for cmd {unit.step.text}")
+                else:
+                    self._hits[place] = found[place]
+                    self._say(f"Using caching version of cmd: {unit.step.text}")
+
+    def _reason(
+        self, place: tuple[int, int], unit: _Unit, entry: Entry | None, now: datetime, results: _Results
+    ) -> str:
+        """Why `entry` cannot be used, "" if it can."""
+        if unit.key is None:
+            return "what it reads is not known before"
+        if entry is None:
+            return "not in the cache"
+        try:
+            age = entry.age(now)
+        except ImageError as error:
+            return f"the entry is damaged: {error.message}"
+        if age > self._settings.ttl:
+            self._say(f"Cache entry expired: {self._cache}:{unit.key.key}")
+            return "the entry is older than --cache-ttl"
+        below = results.below(*place)
+        if below is None:
+            return "a RUN before it has to run again"
+        if below.value != entry.below:
+            return "it was made on another result of a RUN before it"
+        return ""
+
+    def _needed(self) -> frozenset[int]:
+        needed: set[int] = set()
+        waiting = list(self._plan.targets)
+        while waiting:
+            index = waiting.pop()
+            if index in needed:
+                continue
+            needed.add(index)
+            stage = self._plan.stage(index)
+            if isinstance(stage.base, StageBase):
+                waiting.append(stage.base.index)
+            for step in self.steps_to_take(stage):
+                waiting += stages_read(step)
+        return frozenset(needed)
+
+    # --- writing ---
+
+    def _wants(self, unit: _Unit) -> bool:
+        return self._settings.write and ((unit.cacheable and unit.key is not None) or unit.runs)
+
+    def _keep(self, index: int, number: int, layer: Future[Layer], created: str) -> None:
+        self._layers.add(index, number, layer)
+        unit = next(unit for unit in self._units[index] if unit.number == number)
+        if unit.cacheable and unit.key is not None:
+            layer.add_done_callback(lambda done: self._submit(index, unit, done, created))
+
+    def _submit(self, index: int, unit: _Unit, layer: Future[Layer], created: str) -> None:
+        if layer.cancelled() or layer.exception() is not None:
+            return
+        try:
+            self._writers.submit(self._write, index, unit, layer.result(), created)
+        except RuntimeError:
+            pass  # the build has ended
+
+    def _write(self, index: int, unit: _Unit, layer: Layer, created: str) -> None:
+        assert unit.key is not None
+        try:
+            results = _Results(self._plan, self._units, self._hits, self._layers.get)
+            below, copied = results.below(index, unit.number), results.copied(unit)
+        except BuildError:
+            return  # a layer that could not be written has no digest; the build fails of it
+        if below is None or copied is None:
+            return
+        self._say(f"Pushing layer {self._cache}:{unit.key.key} to cache now")
+        self._cache.put(unit.key.key, Entry(layer, created, below.value, copied), unit.step.text)
+
+    def _say(self, text: str) -> None:
+        self._listener.tell(Message(text))
+
+
+class LayersMade:
+    """The layers that RUN steps made in this build, by stage and step. Thread-safe.
+
+    `owners` tells for each stage by which plan it is built; `made` is shared by the plans.
+    """
+
+    def __init__(self, owners: Mapping[int, int], made: dict[tuple[int, int, int], Future[Layer]]) -> None:
+        self._owners = owners
+        self._made = made
+
+    def add(self, index: int, number: int, layer: Future[Layer]) -> None:
+        """`layer` is being made."""
+        self._made[self._owners[index], index, number] = layer
+
+    def get(self, index: int, number: int) -> Layer | None:
+        """The layer, None if there is none. Waits for it; raises what making it raised."""
+        future = self._made.get((self._owners[index], index, number))
+        return None if future is None else future.result()
+
+
+class _Results:
+    """What stands for the results of RUN steps: what a layer was made on, or is to lie on.
+
+    `layer_of` gives the layer of a step (by stage and number) that is no hit; where it has none, there is no result.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        units: Mapping[int, list[_Unit]],
+        hits: Mapping[tuple[int, int], Entry],
+        layer_of: Callable[[int, int], Layer | None],
+    ) -> None:
+        self._plan = plan
+        self._units = units
+        self._hits = hits
+        self._layer_of = layer_of
+        self._of_stages: dict[int, CacheKey | None] = {}
+
+    def below(self, index: int, number: int) -> CacheKey | None:
+        """The results in the files that step `number` of stage `index` starts from."""
+        base = self._plan.stage(index).base
+        result = self.of_stage(base.index) if isinstance(base, StageBase) else CacheKey.of("results")
+        for unit in self._units[index]:
+            if result is None or unit.number >= number:
+                break
+            result = self._extended(result, index, unit)
+        return result
+
+    def of_stage(self, index: int) -> CacheKey | None:
+        """The results in the files of the whole stage."""
+        if index not in self._of_stages:
+            self._of_stages[index] = self.below(index, len(self._plan.stage(index).steps))
+        return self._of_stages[index]
+
+    def copied(self, unit: _Unit) -> str | None:
+        """The results in the stages that `unit` copies from; "" if it copies from none."""
+        if not unit.copied:
+            return ""
+        results = [self.of_stage(stage) for stage in unit.copied]
+        known = [result.value for result in results if result is not None]
+        return CacheKey.of(*known).value if len(known) == len(results) else None
+
+    def _extended(self, result: CacheKey, index: int, unit: _Unit) -> CacheKey | None:
+        entry = self._hits.get((index, unit.number))
+        if unit.runs:
+            layer = entry.layer if entry is not None else self._layer_of(index, unit.number)
+            return None if layer is None else result.extend("run", layer.diff_id)
+        if unit.copied:
+            copied = entry.copied if entry is not None else self.copied(unit)
+            return None if copied is None else result.extend("copied", copied)
+        return result
+
+
+def no_reuse() -> StageReuse:
+    """A stage without a cache."""
+    return StageReuse({}, frozenset(), {}, frozenset(), lambda number, layer, created: None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A layer that a stage will have: made after step `number`, which is `step`, of it and of the steps it `covers`.
+
+    `runs`: what it is, no key can tell. `copied` are the stages that COPY reads from.
+    """
+
+    number: int
+    step: Step
+    covers: range
+    runs: bool
+    copied: tuple[int, ...]
+    cacheable: bool
+    key: StepKey | None
+
+
+def _units(stage: PlannedStage, keys: PlanKeys, settings: ReuseSettings) -> list[_Unit]:
+    """The layers of `stage`, from the lowest."""
+    numbers = [number for number, step in enumerate(stage.steps) if makes_layer(step)]
+    if not settings.single_snapshot:
+        return [_unit(stage, number, number, keys, settings) for number in numbers]
+    return [_unit(stage, numbers[-1], numbers[0], keys, settings)] if numbers else []
+
+
+def _unit(stage: PlannedStage, number: int, first: int, keys: PlanKeys, settings: ReuseSettings) -> _Unit:
+    steps = [step for step in stage.steps[first : number + 1] if makes_layer(step)]
+    copied = tuple(
+        step.origin.index for step in steps if isinstance(step, CopyStep) and isinstance(step.origin, FromStage)
+    )
+    runs = any(isinstance(step, RunStep) for step in steps)
+    key = keys.steps.get((stage.index, number))
+    kept = {settings.run_layers if isinstance(step, RunStep | WorkdirStep) else settings.copy_layers for step in steps}
+    return _Unit(
+        number=number,
+        step=stage.steps[number],
+        covers=range(first, number),
+        runs=runs,
+        copied=copied,
+        # A layer of several steps is kept when any of them would be: that of RUN is what takes the time.
+        cacheable=any(kept),
+        key=key if key is None or not settings.single_snapshot else replace(key, key=key.key.extend("all at once")),
+    )
+
+
+def makes_layer(step: Step) -> bool:
+    """Whether `step` makes a layer, be it an empty one."""
+    return isinstance(step, CopyStep | AddStep | WorkdirStep | RunStep)
+
+
+def stages_read(step: Step) -> list[int]:
+    """The stages that `step` reads files of."""
+    origins: list[object] = []
+    if isinstance(step, CopyStep):
+        origins.append(step.origin)
+    if isinstance(step, RunStep):
+        origins += [mount.origin for mount in step.mounts if isinstance(mount, BindMount | CacheMount)]
+    return [origin.index for origin in origins if isinstance(origin, FromStage)]
+
+
+def look_up(
+    plans: Sequence[Plan],
+    owners: Sequence[Mapping[int, int]],
+    keys: Sequence[PlanKeys],
+    cache: LayerCache,
+    settings: ReuseSettings,
+    listener: Listener,
+) -> list[Reuse]:
+    """The cache as each of `plans` meets it, in their order; `owners` says which plan builds a stage of several."""
+    made: dict[tuple[int, int, int], Future[Layer]] = {}
+    return [
+        Reuse(plan, each, cache, settings, listener, LayersMade(owned, made))
+        for plan, owned, each in zip(plans, owners, keys, strict=True)
+    ]
