@@ -25,6 +25,7 @@ class Checkout:
 
     path: Path
     commit: str
+    time: int
 
 
 class GitSource:
@@ -42,7 +43,9 @@ class GitSource:
         if submodules is None:
             submodules = address.submodules is not False
         done = checkout(address, into, settings, keep_git_dir=keep, submodules=submodules)
-        return Fetched(path=done.path, source=address.shown, revision=done.commit, revision_kind="commit")
+        return Fetched(
+            path=done.path, source=address.shown, revision=done.commit, revision_kind="commit", time=done.time
+        )
 
 
 def checkout(
@@ -72,6 +75,7 @@ def _checkout(git: Git, into: Path, scratch: Path, keep_git_dir: bool, submodule
             f"git {address.shown}: {address.ref or 'the default branch'} is commit {commit}, not {address.checksum}",
             "the ref has moved, or the checksum is another ref's",
         )
+    time = int(git.run("show", "--no-patch", "--format=%ct", commit, directory=into))
     _check_tree(git, into, commit, limits)
     _retried(git, "checkout", "-q", "--force", "--detach", commit, directory=into)
     if submodules and (into / ".gitmodules").is_file():
@@ -80,7 +84,7 @@ def _checkout(git: Git, into: Path, scratch: Path, keep_git_dir: bool, submodule
     if not keep_git_dir:
         _drop_git_directories(into)
     _measure(into, limits, address)
-    return Checkout(_subdirectory(into, address), commit)
+    return Checkout(_subdirectory(into, address), commit, time)
 
 
 @dataclass(frozen=True, slots=True)

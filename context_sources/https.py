@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import email.utils
 import hashlib
 import netrc
 import os
@@ -51,7 +52,10 @@ class HttpsSource:
         found = digest.hexdigest()
         if checksum and found != checksum:
             raise ContextError(f"{download.name} has SHA-256 {found}, not {checksum}", "the archive is another one")
-        return Fetched(path=into, source=download.name, revision=f"sha256:{found}", revision_kind="digest")
+        revision = f"sha256:{found}"
+        return Fetched(
+            path=into, source=download.name, revision=revision, revision_kind="digest", time=download.modified
+        )
 
 
 def digesting(chunks: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
@@ -59,6 +63,14 @@ def digesting(chunks: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]
     for chunk in chunks:
         digest.update(chunk)
         yield chunk
+
+
+def _seconds(moment: str) -> int | None:
+    """An HTTP date (RFC 9110 section 5.6.7) in seconds since 1970, None for anything else."""
+    try:
+        return int(email.utils.parsedate_to_datetime(moment).timestamp())
+    except (ValueError, TypeError):
+        return None
 
 
 def checksum_of(location: str) -> str:
@@ -86,6 +98,7 @@ class Download:
         self._user = unquote(parts.username or ""), unquote(parts.password or "")
         self._extra = header_file(settings.header_file)
         self._version = ""
+        self.modified: int | None = None  # what the server said when it was opened at 0, in seconds since 1970
         self._session = requests.Session()
         configure(self._session, settings.environment)
         self.name = without_userinfo(location)
@@ -104,6 +117,7 @@ class Download:
         body = body_of(response)
         if not offset:
             self._version = body.version
+            self.modified = _seconds(response.headers.get("Last-Modified", ""))
         return body
 
     def _get(self, headers: Mapping[str, str]) -> requests.Response:

@@ -125,13 +125,14 @@ class Fetched:
 
     `path` is the directory to build from. `source` is the location without any credential, `revision` what exactly
     was fetched ("" where a source cannot tell) and `revision_kind` what that is: commit, digest, etag, generation,
-    version.
+    version. `time` is when that was made, in seconds since 1970, as git and web servers say it; None for the others.
     """
 
     path: Path
     source: str
     revision: str = ""
     revision_kind: str = ""
+    time: int | None = None
 
 
 class ContextSource(Protocol):

@@ -20,7 +20,7 @@ from builder.cli.output import Output
 from builder.cli.output.progress_file import ProgressFile
 from builder.cli.session import Sources, fetch_sources, make_plans
 from builder.cli.settings import OutputSettings, Settings, settings_of
-from builder.cli.wiring import git_checkouts, registries, stage_settings, work_directory
+from builder.cli.wiring import git_checkouts, registries, source_times, stage_settings, work_directory
 from builder.events import BuildStarted
 from builder.isolation import Isolation
 from builder.isolation.choose import choose
@@ -69,7 +69,7 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
 def _plans_only(settings: Settings, env: Mapping[str, str], output: Output, work: Path) -> list[Plan]:
     client = registries(settings.registry, env, output)
     sources = fetch_sources(settings, work, env, output, client)
-    return make_plans(settings, sources, Images(client, output), output)
+    return make_plans(settings, sources, Images(client, output), output, source_times(work, env, output))
 
 
 def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation: Isolation, work: Path) -> None:
@@ -81,7 +81,7 @@ def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation
         checker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="push-check"))
         allowed = checker.submit(check_push, pushes if settings.output.check_push_permission else [])
         sources = fetch_sources(settings, work, env, output, client)
-        plans = make_plans(settings, sources, images, output)
+        plans = make_plans(settings, sources, images, output, source_times(work, env, output))
         stages = stages_of(plans)
         output.tell(BuildStarted(len(stages), sum(len(stage.steps) for stage in stages)))
         allowed.result()

@@ -10,7 +10,7 @@ from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
 from builder.cli.session import fetch_sources, make_plans
 from builder.cli.settings import settings_of
-from builder.cli.wiring import registries, work_directory
+from builder.cli.wiring import registries, source_times, work_directory
 from builder.plan import render_json, render_text
 
 
@@ -21,6 +21,6 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     with work_directory(settings.build.work_dir, env) as work:
         client = registries(settings.registry, env, output)
         sources = fetch_sources(settings, work, env, output, client)
-        plans = make_plans(settings, sources, Images(client, output), output)
+        plans = make_plans(settings, sources, Images(client, output), output, source_times(work, env, output))
     print(render_json(plans) if arguments.text("format") == "json" else render_text(plans))
     return 0

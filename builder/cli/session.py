@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from builder.cli.wiring import fetch_context
 from builder.dockerfile.stages import parse
 from builder.events import DockerfileRead
 from builder.oci.platform import Platform
-from builder.plan import Plan, PlanOptions, external_images, plan
+from builder.plan import Plan, PlanOptions, ResolveTime, external_images, plan
 from builder.registry.registries import Registries
 from builder.steps.context import IgnoreFile, find_ignore_file
 from context_sources.source import Fetched
@@ -55,7 +54,9 @@ def fetch_sources(
     return Sources(context, named, dockerfile, find_ignore_file(context.path, dockerfile.path))
 
 
-def make_plans(settings: Settings, sources: Sources, images: Images, output: Output) -> list[Plan]:
+def make_plans(
+    settings: Settings, sources: Sources, images: Images, output: Output, time_of: ResolveTime
+) -> list[Plan]:
     """Parse the Dockerfile and plan the build, once for each platform; warnings are told.
 
     Raises DockerfileError, RegistryError...
@@ -65,7 +66,7 @@ def make_plans(settings: Settings, sources: Sources, images: Images, output: Out
     dockerfile = parse(found.data, found.name)
     options = [_options(settings, sources, platform) for platform in settings.build.platforms or (None,)]
     images.prefetch(dict.fromkeys(image for each in options for image in external_images(dockerfile, each)))
-    plans = [plan(dockerfile, each, images.config) for each in options]
+    plans = [plan(dockerfile, each, images.config, time_of) for each in options]
     said = [f"{warning.rule}: {warning.message} ({warning.location})" for one in plans for warning in one.warnings]
     said += [note for one in plans for note in one.notes]
     for text in dict.fromkeys(said):
@@ -98,7 +99,6 @@ def _auto_labels(context: Fetched) -> dict[str, str]:
 
 
 def _epochs(sources: Sources) -> dict[str, int]:
-    """SOURCE_DATE_EPOCH=context and =NAME: the time of the newest file is not it; of the directory it is."""
-    times = {"context": int(os.stat(sources.context.path).st_mtime)}
-    times.update({name: int(os.stat(fetched.path).st_mtime) for name, fetched in sources.named.items()})
-    return times
+    """SOURCE_DATE_EPOCH=context and =NAME: as in BuildKit, a directory of this machine has no time."""
+    fetched = {"context": sources.context, **sources.named}
+    return {name: one.time for name, one in fetched.items() if one.time is not None}

@@ -14,7 +14,7 @@ from builder.cli.known_secrets import MaskedCredentials
 from builder.cli.output import Output
 from builder.cli.registry_access import RegistryAccess
 from builder.cli.settings import ImageSettings, SourceSettings
-from builder.dockerfile.git_reference import GitReference
+from builder.dockerfile.git_reference import GitReference, parse_git_reference
 from builder.dockerfile.patterns import PatternMatcher, read_ignore_file
 from builder.errors import UsageError
 from builder.events import Listener, Message, Transfer
@@ -22,15 +22,17 @@ from builder.isolation.removal import remove_tree
 from builder.layer.writer import LayerFormat
 from builder.oci.media_types import Compression
 from builder.oci.reference import Reference
+from builder.plan import ResolveTime
 from builder.plan.history import timestamp
 from builder.registry.artifact import pull_artifact
 from builder.registry.credentials.chain import Credentials
 from builder.registry.registries import Registries
 from builder.stage import StageSettings
 from builder.steps.add import FetchGit
+from builder.steps.download import last_modified
 from context_sources.authorities import in_one_file
 from context_sources.fetch import fetch
-from context_sources.git import checkout
+from context_sources.git import Checkout, checkout
 from context_sources.git_address import parse as parse_git_address
 
 
@@ -145,20 +147,36 @@ def stage_settings(asked: ImageSettings, epoch: int | None) -> StageSettings:
 
 def git_checkouts(work: Path, env: Mapping[str, str], listener: Listener) -> FetchGit:
     """What ADD uses for git repositories: each in a directory of its own, which lasts as long as `work`."""
-    trusting = in_one_file(env, work / "git-authorities.pem")
-    settings = sources.FetchSettings(
-        environment=trusting, log=lambda level, text: listener.tell(Message(text, level)), allow_http=True
+    settings = _git_settings(work, env, listener)
+    return lambda reference: _check_out(reference, work, settings).path
+
+
+def source_times(work: Path, env: Mapping[str, str], listener: Listener) -> ResolveTime:
+    """When a source of ADD was made: the commit of a git repository, what a web server says it last modified."""
+
+    def time_of(source: str) -> int | None:
+        reference = parse_git_reference(source)
+        if reference is None or reference.like_local_path:
+            return last_modified(source)
+        return _check_out(reference, work, _git_settings(work, env, listener)).time
+
+    return time_of
+
+
+def _git_settings(work: Path, env: Mapping[str, str], listener: Listener) -> sources.FetchSettings:
+    return sources.FetchSettings(
+        environment=in_one_file(env, work / "git-authorities.pem"),
+        log=lambda level, text: listener.tell(Message(text, level)),
+        allow_http=True,
     )
 
-    def fetch_git(reference: GitReference) -> Path:
-        address = parse_git_address(reference.remote)
-        into = Path(tempfile.mkdtemp(prefix="git-", dir=work))
-        return checkout(
-            replace(address, ref=reference.ref, checksum=reference.checksum, subdir=reference.subdir),
-            into,
-            settings,
-            keep_git_dir=bool(reference.keep_git_dir),
-            submodules=reference.submodules is not False,
-        ).path
 
-    return fetch_git
+def _check_out(reference: GitReference, work: Path, settings: sources.FetchSettings) -> Checkout:
+    address = parse_git_address(reference.remote)
+    return checkout(
+        replace(address, ref=reference.ref, checksum=reference.checksum, subdir=reference.subdir),
+        Path(tempfile.mkdtemp(prefix="git-", dir=work)),
+        settings,
+        keep_git_dir=bool(reference.keep_git_dir),
+        submodules=reference.submodules is not False,
+    )

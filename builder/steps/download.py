@@ -65,6 +65,21 @@ def download(url: str, into: Path, checksum: str = "", session: requests.Session
             session.close()
 
 
+def last_modified(url: str) -> int | None:
+    """When the server says `url` was modified, in seconds since 1970; None if it does not. Raises ContextError."""
+    shown = redacted(url)
+    # Not HEAD, which signed addresses and some servers refuse; the body is not read.
+    with (
+        _translated(shown),
+        _session() as session,
+        session.get(url, auth=_credentials(url), stream=True, timeout=_TIMEOUT) as response,
+    ):
+        if response.status_code >= 400:
+            raise _refused(shown, response)
+        modified = response.headers.get("Last-Modified", "")
+    return _nanoseconds(modified) // 10**9 or None
+
+
 class _Interrupted(ContextError):
     """The connection broke in the middle of the file."""
 
