@@ -75,7 +75,7 @@ def _checkout(git: Git, into: Path, scratch: Path, keep_git_dir: bool, submodule
             f"git {address.shown}: {address.ref or 'the default branch'} is commit {commit}, not {address.checksum}",
             "the ref has moved, or the checksum is another ref's",
         )
-    time = int(git.run("show", "--no-patch", "--format=%ct", commit, directory=into))
+    time = int(git.run("log", "-1", "--format=%ct", commit, directory=into))
     _check_tree(git, into, commit, limits)
     _retried(git, "checkout", "-q", "--force", "--detach", commit, directory=into)
     if submodules and (into / ".gitmodules").is_file():
