@@ -15,7 +15,7 @@ from pathlib import Path
 
 from builder.errors import IsolationError
 from builder.events import Listener
-from builder.files import ImageFiles, LayerIndexes, OpenRoots
+from builder.files import ImageFiles, KnownIndexes, LayerIndexes, OpenRoots
 from builder.isolation import Isolation
 from builder.isolation.emulation import runs_programs_of
 from builder.oci.config import ImageConfig
@@ -34,12 +34,17 @@ _Owned = tuple[int, int]  # a stage: the number of the plan that builds it, and 
 
 @dataclass(frozen=True, slots=True)
 class BuildSettings:
-    """`image_format` None: the base image's, and OCI for what starts from scratch."""
+    """`image_format` None: the base image's, and OCI for what starts from scratch.
+
+    `stopping` is called when what still runs is to end soon: the build is over, or an error stops it.
+    """
 
     work_dir: Path
     stage: StageSettings
     image_format: ImageFormat | None = None
     annotations: Mapping[str, str] | None = None
+    kept_indexes: KnownIndexes | None = None
+    stopping: Callable[[], None] | None = None
 
 
 def build(
@@ -68,7 +73,7 @@ def build(
         plans = [_needed(plan, cache) for plan, cache in zip(plans, reuse, strict=True)]
     _refuse_foreign_programs(plans, reuse, settings.work_dir)
     stopped = threading.Event()
-    indexes, roots = LayerIndexes(settings.work_dir), OpenRoots(isolation)
+    indexes, roots = LayerIndexes(settings.work_dir, settings.kept_indexes), OpenRoots(isolation)
     blobs = settings.work_dir / "blobs"
     blobs.mkdir(exist_ok=True)
     published, written = _published(plans, owners), _written(plans, owners)
@@ -104,6 +109,8 @@ def build(
 
         def stop() -> None:
             stopped.set()
+            if settings.stopping is not None:
+                settings.stopping()
             roots.close()
 
         builds = [begin(number, plan) for number, plan in enumerate(plans)]

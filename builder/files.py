@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from builder.errors import BuildError, ImageError
 from builder.isolation import Isolation, Root
@@ -26,11 +26,24 @@ from builder.rootfs.tree import Tree
 from builder.rootfs.users import USER_FILES
 
 
+class KnownIndexes(Protocol):
+    """Indexes of layers that outlive the build. No method raises. Thread-safe."""
+
+    def get(self, diff_id: str) -> list[Change] | None:
+        """The changes of a layer, with contents of USER_FILES only."""
+        ...
+
+    def put(self, diff_id: str, changes: Iterable[Change]) -> None:
+        """Keep the changes of a layer, which have at least the contents of USER_FILES."""
+        ...
+
+
 class LayerIndexes:
     """The changes of every layer that the build looked into, each read once. Used from any thread."""
 
-    def __init__(self, work_dir: Path) -> None:
+    def __init__(self, work_dir: Path, kept: KnownIndexes | None = None) -> None:
         self._work_dir = work_dir
+        self._kept = kept
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._known: dict[str, tuple[list[Change], bool]] = {}
@@ -47,7 +60,13 @@ class LayerIndexes:
             known = self._known.get(layer.diff_id)
             if known and (known[1] or not contents):
                 return known[0]
-            changes = self._read(layer, (lambda path: True) if contents else USER_FILES.__contains__)
+            kept = self._kept.get(layer.diff_id) if self._kept and not contents and not known else None
+            if kept is not None:
+                changes = [self._with_content(change, layer) for change in kept]
+            else:
+                changes = self._read(layer, (lambda path: True) if contents else USER_FILES.__contains__)
+                if self._kept:
+                    self._kept.put(layer.diff_id, changes)
             self._known[layer.diff_id] = (changes, contents)
             return changes
 

@@ -15,6 +15,7 @@ ROWS = [
     {"oci", "rootfs"},
     {"dockerfile", "layer", "registry"},
     {"isolation", "cache", "steps"},
+    {"store"},
     {"files", "outputs"},
     {"plan", "publish"},
     {"reuse"},

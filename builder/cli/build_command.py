@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,14 @@ from builder.cli.output import Output
 from builder.cli.output.progress_file import ProgressFile
 from builder.cli.session import Sources, fetch_sources, make_plans
 from builder.cli.settings import OutputSettings, Settings, settings_of
-from builder.cli.wiring import git_checkouts, registries, source_times, stage_settings, work_directory
+from builder.cli.wiring import (
+    git_checkouts,
+    local_store,
+    registries,
+    source_times,
+    stage_settings,
+    work_directory,
+)
 from builder.events import BuildStarted
 from builder.isolation import Isolation
 from builder.isolation.choose import choose
@@ -45,6 +52,7 @@ from builder.step_work import Inputs, StepWorkOf
 from builder.steps.cache_mounts import CacheMounts
 from builder.steps.context import ContextTree
 from builder.steps.mounts import Secrets
+from builder.store.store import Store
 
 
 def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
@@ -60,8 +68,9 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
             print(render_text(_plans_only(settings, env, output, work)))
             return 0
         # Before any thread exists: namespaces can be entered by a process with one thread only.
-        isolation = choose(settings.build.isolation, work, output)
-        _build(settings, env, output, isolation, work)
+        with local_store(settings.cache, output) or nullcontext() as store:
+            isolation = choose(settings.build.isolation, work, output, store)
+            _build(settings, env, output, isolation, work, store)
     output.finish()
     return 0
 
@@ -72,10 +81,17 @@ def _plans_only(settings: Settings, env: Mapping[str, str], output: Output, work
     return make_plans(settings, sources, Images(client, output), output, source_times(work, env, output))
 
 
-def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation: Isolation, work: Path) -> None:
+def _build(
+    settings: Settings,
+    env: Mapping[str, str],
+    output: Output,
+    isolation: Isolation,
+    work: Path,
+    store: Store | None,
+) -> None:
     client = registries(settings.registry, env, output)
     references = [Reference.parse(name) for name in settings.output.destinations]
-    images = Images(client, output)
+    images = Images(client, output, store)
     with ExitStack() as stack:
         pushes = _pushes(settings, references, client, output, stack)
         checker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="push-check"))
@@ -89,7 +105,7 @@ def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation
         stage = stage_settings(settings.image, plans[0].epoch)
 
         def bind_steps(results: Results, stopped: Callable[[], bool]) -> StepWorkOf:
-            return StepWorkOf(_inputs(settings, env, sources, plans[0], work, output, stopped), results)
+            return StepWorkOf(_inputs(settings, env, sources, plans[0], work, output, store, stopped), results)
 
         def prepare(layer: Layer) -> None:
             for destination in pushes:
@@ -101,7 +117,14 @@ def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation
                 images.image,
                 bind_steps,
                 isolation,
-                BuildSettings(work, stage, settings.image.format or None, settings.image.annotations),
+                BuildSettings(
+                    work,
+                    stage,
+                    settings.image.format or None,
+                    settings.image.annotations,
+                    store.indexes if store else None,
+                    store.stop if store else None,
+                ),
                 output,
                 prepare,
                 reuse,
@@ -114,7 +137,7 @@ def _build(settings: Settings, env: Mapping[str, str], output: Output, isolation
         if cache is None:
             carry_out(())
             return
-        inputs = _inputs(settings, env, sources, plans[0], work, output, lambda: False)
+        inputs = _inputs(settings, env, sources, plans[0], work, output, store, lambda: False)
         keys = KeySources(inputs, images.image, stage.layer_format)
         with_cache(plans, keys, cache, reuse_settings(settings), output, carry_out)
 
@@ -137,11 +160,12 @@ def _inputs(
     plan: Plan,
     work: Path,
     output: Output,
+    store: Store | None,
     stopped: Callable[[], bool],
 ) -> Inputs:
     epoch = 0 if settings.image.reproducible else None
     epoch = plan.epoch if plan.epoch is not None else epoch
-    caches = settings.cache.directory if settings.cache.directory.is_dir() else work
+    caches = store.directory if store and store.writable else work
     return Inputs(
         context=ContextTree(sources.context.path, sources.ignore),
         named={name: ContextTree(fetched.path) for name, fetched in sources.named.items()},

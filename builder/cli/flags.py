@@ -390,7 +390,6 @@ FLAGS: tuple[Flag, ...] = (
         "Remove what was unused longest when the local store grows beyond this.",
         CACHE,
         (*BUILD, "warm", "cache prune"),
-        pending=True,
     ),
     Flag(
         "cache-ttl",
@@ -778,7 +777,6 @@ FLAGS: tuple[Flag, ...] = (
         default="/cache",
         short="c",
         metavar="DIRECTORY",
-        pending=True,
     ),
     Flag("force", "bool", "Store again what is there already.", CACHE, WARM, default="false", short="f", pending=True),
     Flag(

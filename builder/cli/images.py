@@ -1,10 +1,11 @@
-"""Images by name, each asked for once: from registries, and from layouts that --build-context names."""
+"""Images by name, each asked for once: from the store, registries, and layouts that --build-context names."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 from builder.events import Listener
 from builder.oci import layout
@@ -15,13 +16,15 @@ from builder.oci.reference import Reference
 from builder.plan import BaseImage, ExternalImage
 from builder.registry.pull import resolve
 from builder.registry.registries import Registries
+from builder.store.store import Store
 
 
 class Images:
     """The base images of a build. Thread-safe."""
 
-    def __init__(self, registries: Registries, listener: Listener) -> None:
+    def __init__(self, registries: Registries, listener: Listener, store: Store | None = None) -> None:
         self._registries = registries
+        self._store = store
         self._listener = listener
         self._lock = threading.Lock()
         self._asked: dict[ExternalImage, Future[ResolvedImage]] = {}
@@ -69,4 +72,9 @@ class Images:
     def _resolve(self, image: ExternalImage) -> ResolvedImage:
         if image.reference.startswith(layout.SCHEME):
             return layout.read(layout.Location.parse(image.reference), image.platform)
-        return resolve(Reference.parse(image.reference), image.platform, self._registries, self._listener)
+        reference, store = Reference.parse(image.reference), self._store
+        if store is None:
+            return resolve(reference, image.platform, self._registries, self._listener)
+        found = resolve(reference, image.platform, self._registries, self._listener, store.images)
+        layers = (replace(layer, blob=store.blobs.blob(layer.descriptor, layer.blob)) for layer in found.image.layers)
+        return replace(found, image=replace(found.image, layers=tuple(layers)))

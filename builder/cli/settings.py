@@ -90,11 +90,15 @@ class OutputSettings:
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """What is reused. `ttl` in seconds, `directory_size` in bytes (0: no limit)."""
+    """What is reused. `ttl` in seconds, `directory_size` in bytes (0: no limit).
+
+    The directory is made when it was asked for; the default one is used where it exists.
+    """
 
     enabled: bool = False
     repository: str = ""
     directory: Path = Path("/cache")
+    make_directory: bool = False
     directory_size: int = 0
     ttl: float = 336 * 3600.0
     run_layers: bool = True
@@ -307,6 +311,7 @@ def _cache_settings(arguments: Arguments, output: OutputSettings) -> CacheSettin
         enabled=enabled,
         repository=repository,
         directory=Path(arguments.text("cache-dir")),
+        make_directory="cache-dir" in arguments.given,
         directory_size=arguments.number("cache-dir-size"),
         ttl=arguments.seconds("cache-ttl"),
         run_layers=arguments.is_set("cache-run-layers"),

@@ -13,7 +13,7 @@ import context_sources.source as sources
 from builder.cli.known_secrets import MaskedCredentials
 from builder.cli.output import Output
 from builder.cli.registry_access import RegistryAccess
-from builder.cli.settings import ImageSettings, SourceSettings
+from builder.cli.settings import CacheSettings, ImageSettings, SourceSettings
 from builder.dockerfile.git_reference import GitReference, parse_git_reference
 from builder.dockerfile.patterns import PatternMatcher, read_ignore_file
 from builder.errors import UsageError
@@ -30,6 +30,7 @@ from builder.registry.registries import Registries
 from builder.stage import StageSettings
 from builder.steps.add import FetchGit
 from builder.steps.download import last_modified
+from builder.store.store import Store, open_store
 from context_sources.authorities import in_one_file
 from context_sources.fetch import fetch
 from context_sources.git import Checkout, checkout
@@ -65,6 +66,11 @@ def registries(access: RegistryAccess, env: Mapping[str, str], output: Output) -
     """What speaks with registries. Credentials in files and variables are read now, and masked in the log."""
     credentials = Credentials(env, helpers=access.helpers, listener=output)
     return Registries(access.settings, MaskedCredentials(credentials, output.redactor), env)
+
+
+def local_store(asked: CacheSettings, listener: Listener) -> Store | None:
+    """The store that `--cache-dir` means; None where nobody asked for one and the default is not there."""
+    return open_store(asked.directory, listener, create=asked.make_directory, ttl=asked.ttl, size=asked.directory_size)
 
 
 def fetch_context(

@@ -10,7 +10,7 @@ from builder.events import Listener, Message, Silent
 from builder.isolation import Isolation, syscalls
 from builder.isolation.chroot import Chroot
 from builder.isolation.enter import enter
-from builder.isolation.namespaces import Ground, Namespaces
+from builder.isolation.namespaces import Ground, Kept, Namespaces
 from builder.isolation.none import NoIsolation
 from builder.isolation.probe import NamespacesProbe, probe_chroot, probe_namespaces
 from builder.rootfs.entry import Entry
@@ -28,8 +28,8 @@ class Candidate:
     yaml: str = ""
 
 
-def choose(requested: str, work_dir: Path, listener: Listener | None = None) -> Isolation:
-    """The isolation called `requested`, or for "auto" the best that works here.
+def choose(requested: str, work_dir: Path, listener: Listener | None = None, kept: Kept | None = None) -> Isolation:
+    """The isolation called `requested`, or for "auto" the best that works here. It may use unpacked layers of `kept`.
 
     Enters namespaces where that is what is chosen, so no thread may exist yet. Afterwards this process's memory,
     environment and root directory are hidden from processes of the same user. Raises UsageError for an unknown
@@ -46,7 +46,7 @@ def choose(requested: str, work_dir: Path, listener: Listener | None = None) -> 
     if requested in ("auto", "namespaces"):
         probe = probe_namespaces(work_dir)
         if probe.works:
-            isolation = _namespaces(work_dir, probe, listener)
+            isolation = _namespaces(work_dir, probe, listener, kept)
         reasons.append(f"namespaces: {probe.failure}")
     if isolation is None and requested in ("auto", "chroot"):
         failure = probe_chroot(work_dir)
@@ -61,13 +61,13 @@ def choose(requested: str, work_dir: Path, listener: Listener | None = None) -> 
     return isolation
 
 
-def _namespaces(work_dir: Path, probe: NamespacesProbe, listener: Listener) -> Isolation:
+def _namespaces(work_dir: Path, probe: NamespacesProbe, listener: Listener, kept: Kept | None) -> Isolation:
     ground = Ground(enter(), overlay=not probe.no_overlay, fresh_proc=probe.fresh_proc)
     listener.tell(Message("isolation: namespaces", "debug"))
     if probe.no_overlay:
         text = f"the work directory {work_dir} is slow: {probe.no_overlay}; an emptyDir volume is faster"
         listener.tell(Message(text, "warning"))
-    return Namespaces(work_dir, ground, _NotApplied(listener))
+    return Namespaces(work_dir, ground, _NotApplied(listener), kept)
 
 
 def _chroot(work_dir: Path, reasons: list[str], listener: Listener) -> Isolation:

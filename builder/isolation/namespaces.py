@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from builder.isolation import Process, Root
+from builder.isolation import Process, Root, syscalls
 from builder.isolation.enter import Entered
 from builder.isolation.fake_ids import faked_ids
 from builder.isolation.implied import restore_implied
@@ -19,14 +22,18 @@ from builder.isolation.mount_points import MountPoints
 from builder.isolation.overlay import MAX_LOWERS, OverlayKind, OverlayRoot
 from builder.isolation.owners import Owners, RealOwners, RecordedOwners
 from builder.isolation.plain import PlainRoot
+from builder.isolation.probe import try_overlay_on
 from builder.isolation.removal import remove_tree
 from builder.isolation.seccomp import filter_program
 from builder.isolation.specification import Abilities, specification
-from builder.isolation.store import LayerStore, unpack_layer
+from builder.isolation.store import KeptLayers, LayerStore, unpack_layer
 from builder.isolation.untouched import Exchanged
 from builder.layer.unpack import NeedsLayersBelow
 from builder.oci.image import Image, Layer
 from builder.rootfs.entry import Entry
+
+# linux/capability.h: CHOWN, FOWNER, FSETID, SYS_ADMIN (trusted.*), MKNOD, SETFCAP
+_UNPACKING = frozenset((0, 3, 4, 21, 27, 31))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +48,26 @@ class Ground:
     fresh_proc: bool
 
 
+class Kept(Protocol):
+    """Unpacked layers in `directory`, which builds share."""
+
+    @property
+    def directory(self) -> Path: ...
+
+    def layers(self, form: str) -> KeptLayers:
+        """Those that are laid down alike, whatever distinguishes the machines and users that do it."""
+        ...
+
+
 class Namespaces:
     """The isolation; this process has to be in the namespaces (`builder.isolation.enter`) already."""
 
     name = "namespaces"
     concurrent = True
 
-    def __init__(self, work_dir: Path, ground: Ground, not_applied: Callable[[Entry, str], None]) -> None:
+    def __init__(
+        self, work_dir: Path, ground: Ground, not_applied: Callable[[Entry, str], None], kept: Kept | None = None
+    ) -> None:
         self._work_dir = work_dir
         self._ground = ground
         self._not_applied = not_applied
@@ -57,7 +77,15 @@ class Namespaces:
         faked = RecordedOwners() if ground.entered.single_id else None
         self._owners: Owners = faked or RealOwners()
         self._runner = NamespaceRunner(abilities(ground, self._kind), faked)
-        self._store = LayerStore(work_dir / "layers", self._kind.xattr, self._owners, not_applied)
+        usable = kept is not None and ground.overlay and self._can_share(kept.directory)
+        layers = kept.layers(_form(ground.entered, self._kind)) if kept is not None and usable else None
+        self._store = LayerStore(work_dir, self._kind.xattr, self._owners, not_applied, layers)
+
+    def _can_share(self, directory: Path) -> bool:
+        """Whether layers that lie in `directory` can be lower directories of roots in the work directory."""
+        if self._owners.recorded and os.stat(directory).st_dev != os.stat(self._work_dir).st_dev:
+            return False  # see RecordedOwners: inode numbers of two file systems could be the same
+        return not try_overlay_on(directory, self._work_dir, self._kind)
 
     @contextmanager
     def open_root(self, image: Image) -> Iterator[Root]:
@@ -88,6 +116,13 @@ class Namespaces:
         return PlainRoot(directory, self._runner, self._owners)
 
 
+def _form(entered: Entered, kind: OverlayKind) -> str:
+    """What decides how a layer lies on the disk: the attributes of overlayfs, who the ids are, what can be made."""
+    able = sorted(syscalls.effective_capabilities() & _UNPACKING)
+    text = json.dumps([kind.xattr, entered.uid_map, entered.gid_map, entered.initial, able])
+    return f"{kind.xattr}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
 def _each_once(layers: Sequence[Layer]) -> list[Layer]:
     """`layers` without those that come again further up: overlayfs refuses (ELOOP) to have one directory twice.
 
@@ -102,7 +137,7 @@ def unpack_plain(image: Image, root: Path, owners: Owners, not_applied: Callable
     root.mkdir(mode=0o755)
     os.chmod(root, 0o755)
     for layer in image.layers:
-        unpack_layer(layer, root, "plain", "trusted", owners, not_applied)
+        unpack_layer(layer, root, "plain", "trusted", owners.set if owners.recorded else None, not_applied)
 
 
 def abilities(ground: Ground, kind: OverlayKind) -> Abilities:

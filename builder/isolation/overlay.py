@@ -161,6 +161,9 @@ class OverlayRoot:
             link.symlink_to(target)
         lowers = ":".join(str(number) for number in reversed(range(len(self._lowers))))
         data = f"lowerdir={lowers},upperdir=u,workdir=w{self._kind.options}"
+        here = os.stat(self._directory).st_dev
+        if any(os.stat(lower).st_dev != here for lower in self._lowers):
+            data += ",xino=auto"  # else a step sees files on another file system than their directories
         try:
             try:
                 # Upper directories are never used again after a crash, so nothing has to wait for the disk.

@@ -41,8 +41,11 @@ class Owners(Protocol):
         """A process of `uid` and `gid` made what is at `paths` of directory `root`."""
         ...
 
-    def set(self, parent: int, name: str, entry: Entry) -> None:
-        """Give file `name` of directory `parent` (a descriptor) the owner of `entry`. Raises OSError."""
+    def set(self, parent: int, name: str, entry: Entry) -> bool:
+        """Give file `name` of directory `parent` (a descriptor) the owner of `entry`. Raises OSError.
+
+        False when only this object knows it, and not the file itself.
+        """
         ...
 
     def of(self, entry: Entry, location: str) -> Entry:
@@ -61,8 +64,9 @@ class RealOwners:
     def adopt(self, root: Path, paths: Iterable[str], uid: int, gid: int) -> None:
         pass  # the kernel saw to it
 
-    def set(self, parent: int, name: str, entry: Entry) -> None:
+    def set(self, parent: int, name: str, entry: Entry) -> bool:
         os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        return True
 
     def of(self, entry: Entry, location: str) -> Entry:
         return entry
@@ -81,12 +85,13 @@ class RecordedOwners:
         self._lock = threading.Lock()
         self._by_inode: dict[int, tuple[int, int]] = {}
 
-    def set(self, parent: int, name: str, entry: Entry) -> None:
+    def set(self, parent: int, name: str, entry: Entry) -> bool:
         descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
             path = f"/proc/self/fd/{descriptor}"
             if (entry.uid, entry.gid) != (0, 0) or self._has(path):
-                self.record(path, entry.uid, entry.gid)
+                return self.record(path, entry.uid, entry.gid)
+            return True
         finally:
             os.close(descriptor)
 
@@ -100,8 +105,11 @@ class RecordedOwners:
             entry = replace(entry, type=file_type, device=(int(major), int(minor)), content=None, link_id=None)
         return entry
 
-    def record(self, path: str, uid: int, gid: int) -> None:
-        """Note the owner of what is at `path`, followed to its end; -1 leaves one of them as it is. Raises OSError."""
+    def record(self, path: str, uid: int, gid: int) -> bool:
+        """Note the owner of what is at `path`, followed to its end; -1 leaves one of them as it is.
+
+        Whether the note is in the file itself. Raises OSError.
+        """
         old_uid, old_gid = self.read(path)
         uid, gid = old_uid if uid == -1 else uid, old_gid if gid == -1 else gid
         status = os.stat(path)
@@ -111,12 +119,13 @@ class RecordedOwners:
                 note += _AS_SEEN
             try:
                 os.setxattr(path, OWNER_XATTR, note)
-                return
+                return True
             except OSError as error:
                 if error.errno not in _NO_XATTR:
                     raise
         with self._lock:
             self._by_inode[status.st_ino] = (uid, gid)
+        return False
 
     def settled(self, entry: Entry, location: str, below: Callable[[], Entry | None]) -> Entry:
         if entry.type is not FileType.FILE or (entry.uid, entry.gid) != (0, 0):

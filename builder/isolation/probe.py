@@ -96,18 +96,44 @@ def _try_namespaces(work_dir: Path) -> dict[str, Any]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _try_overlay(place: Path, kind: OverlayKind) -> str:
-    """Mount one, and remove a directory of its lower layer: without the right options that fails with EIO."""
-    for name in ("lower/there", "upper", "work", "merged"):
+def try_overlay_on(directory: Path, work_dir: Path, kind: OverlayKind) -> str:
+    """Why directories in `directory` cannot be lower ones of overlays in `work_dir`, "" when they can.
+
+    This process is in its namespaces already.
+    """
+    place = Path(tempfile.mkdtemp(prefix="probe-", dir=work_dir))
+    lower = directory
+    try:
+        if os.access(directory, os.W_OK):
+            lower = Path(tempfile.mkdtemp(prefix=".probe-", dir=directory))
+            (lower / "there").mkdir()
+        return _try_overlay(place, kind, lower)
+    except OSError as error:
+        return str(error)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        if lower != directory:
+            shutil.rmtree(lower, ignore_errors=True)
+
+
+def _try_overlay(place: Path, kind: OverlayKind, below: Path | None = None) -> str:
+    """Mount one, and remove a directory of its lower layer: without the right options that fails with EIO.
+
+    `below` is the lower layer, by default a new one; without a directory called `there` it is mounted only.
+    """
+    for name in ("upper", "work", "merged", *(() if below else ("lower/there",))):
         (place / name).mkdir(parents=True)
     merged = str(place / "merged")
+    if below:
+        (place / "lower").symlink_to(below)
     data = "lowerdir=lower,upperdir=upper,workdir=work" + kind.options
     try:
         syscalls.mount_from(str(place), "overlay", merged, "overlay", data)
     except OSError as error:
         return f"overlay mount: {error.strerror}"
     try:
-        os.rmdir(f"{merged}/there")
+        if os.path.isdir(f"{merged}/there"):
+            os.rmdir(f"{merged}/there")
         os.mkdir(f"{merged}/there")
         return ""
     except OSError as error:

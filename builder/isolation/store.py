@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from builder.isolation.owners import Owners
 from builder.isolation.removal import remove_tree
 from builder.layer.opened import opened
-from builder.layer.target import NotApplied
+from builder.layer.target import NotApplied, SetOwner
 from builder.layer.unpack import Unpacked, unpack
 from builder.oci import media_types
+from builder.oci.blobs import FileBlob
 from builder.oci.image import Layer
+from builder.rootfs.entry import Entry, FileType
 
 WORKERS = 4  # decompression and digests run without the GIL; more would wait for the disk
 
@@ -26,25 +28,55 @@ _NO_ROOT_ENTRY = 0o7711
 
 @dataclass(frozen=True, slots=True)
 class StoredLayer:
-    """A layer as a lower directory of an overlay; see `builder.layer.unpack.Unpacked` for `implied`."""
+    """A layer as a lower directory of an overlay; see `builder.layer.unpack.Unpacked` for `implied`.
+
+    `not_applied` are (path, what), one for each kind of thing that this machine did not allow to be made.
+    """
 
     path: Path
     implied: tuple[str, ...]
+    not_applied: tuple[tuple[str, str], ...] = ()
+
+
+class NotKept(Exception):
+    """This layer's directory must not outlive the build: something about its files is known to this process only."""
+
+
+class KeptLayers(Protocol):
+    """Unpacked layers that outlive the build, and are shared with other builds. Thread-safe."""
+
+    def get_or_make(self, diff_id: str, fill: Callable[[Path], StoredLayer]) -> StoredLayer | None:
+        """The layer's directory, made by `fill` (which gets the path of a new one) unless it is there already.
+
+        It stays as it is until the build ends, and is never written to. None when it cannot be kept: the disk says
+        no, or `fill` raised NotKept. Other errors of `fill` are raised.
+        """
+        ...
 
 
 class LayerStore:
-    """The layers of directory `path` in overlay form, by diff_id. May be used from any thread."""
+    """Layers in overlay form, by diff_id, in `work_dir`/layers; those that can be `kept` are there instead.
+
+    May be used from any thread.
+    """
 
     def __init__(
-        self, path: Path, overlay_xattr: Literal["trusted", "user"], owners: Owners, not_applied: NotApplied
+        self,
+        work_dir: Path,
+        overlay_xattr: Literal["trusted", "user"],
+        owners: Owners,
+        not_applied: NotApplied,
+        kept: KeptLayers | None = None,
     ) -> None:
-        self._path = path
+        self._work_dir = work_dir
+        self._path = work_dir / "layers"
         self._xattr = overlay_xattr
         self._owners = owners
         self._not_applied = not_applied
+        self._kept = kept
         self._lock = threading.Lock()
         self._layers: dict[str, Future[StoredLayer]] = {}
-        path.mkdir(parents=True, exist_ok=True)
+        self._path.mkdir(parents=True, exist_ok=True)
 
     def unpack(self, layers: Sequence[Layer]) -> list[StoredLayer]:
         """The directories of `layers`, in their order; those that are not here yet are unpacked side by side.
@@ -67,22 +99,66 @@ class LayerStore:
         return [future.result() for future in futures]
 
     def _unpack_one(self, layer: Layer, future: Future[StoredLayer]) -> None:
+        try:
+            stored = None
+            if self._kept is not None and not self._is_of_this_build(layer):
+                stored = self._kept.get_or_make(layer.diff_id, lambda into: self._fill(layer, into))
+            if stored is None:
+                stored = self._unpack_here(layer)
+            for path, what in stored.not_applied:
+                self._not_applied(Entry(path, FileType.FILE), what)
+            future.set_result(stored)
+        except BaseException as error:
+            with self._lock:
+                del self._layers[layer.diff_id]
+            future.set_exception(error)
+
+    def _is_of_this_build(self, layer: Layer) -> bool:
+        """Whether a step made it just now: nobody knows that any other build will want it."""
+        return isinstance(layer.blob, FileBlob) and layer.blob.path.is_relative_to(self._work_dir)
+
+    def _unpack_here(self, layer: Layer) -> StoredLayer:
         name = layer.diff_id.partition(":")[2]
         partial = self._path / (name + ".partial")
         try:
             partial.mkdir()
-            os.chmod(partial, _NO_ROOT_ENTRY)
-            implied = unpack_layer(layer, partial, "overlay", self._xattr, self._owners, self._not_applied).implied
-            if os.stat(partial).st_mode & 0o7777 == _NO_ROOT_ENTRY:
-                os.chmod(partial, 0o755)
-                implied = ("", *implied)
+            stored = self._unpack_into(partial, layer, self._owners.set)
             os.rename(partial, self._path / name)
-            future.set_result(StoredLayer(self._path / name, implied))
-        except BaseException as error:
-            with self._lock:
-                del self._layers[layer.diff_id]
+            return replace(stored, path=self._path / name)
+        except BaseException:
             remove_tree(partial)
-            future.set_exception(error)
+            raise
+
+    def _fill(self, layer: Layer, into: Path) -> StoredLayer:
+        """Raises NotKept where an owner could not be noted in the file itself."""
+
+        def set_owner(parent: int, name: str, entry: Entry) -> None:
+            if entry.type not in (FileType.FILE, FileType.DIRECTORY) and (entry.uid, entry.gid) != (0, 0):
+                raise NotKept
+            if not self._owners.set(parent, name, entry):
+                raise NotKept
+
+        return self._unpack_into(into, layer, set_owner)
+
+    def _unpack_into(self, into: Path, layer: Layer, set_owner: SetOwner) -> StoredLayer:
+        missed: dict[str, str] = {}
+
+        def not_applied(entry: Entry, what: str) -> None:
+            missed.setdefault(what, entry.path)
+
+        os.chmod(into, _NO_ROOT_ENTRY)
+        implied = unpack_layer(
+            layer,
+            into,
+            "overlay",
+            self._xattr,
+            set_owner if self._owners.recorded else None,
+            not_applied,
+        ).implied
+        if os.stat(into).st_mode & 0o7777 == _NO_ROOT_ENTRY:
+            os.chmod(into, 0o755)
+            implied = ("", *implied)
+        return StoredLayer(into, implied, tuple((path, what) for what, path in missed.items()))
 
 
 def unpack_layer(
@@ -90,7 +166,7 @@ def unpack_layer(
     into: Path,
     form: Literal["plain", "overlay"],
     overlay_xattr: Literal["trusted", "user"],
-    owners: Owners,
+    set_owner: SetOwner | None,
     not_applied: NotApplied,
 ) -> Unpacked:
     """Unpack `layer` and check its digests. Raises ImageError when it is not what it claims to be."""
@@ -102,6 +178,6 @@ def unpack_layer(
             diff_id=layer.diff_id,
             form=form,
             overlay_xattr=overlay_xattr,
-            set_owner=owners.set if owners.recorded else None,
+            set_owner=set_owner,
             not_applied=not_applied,
         )

@@ -24,7 +24,7 @@ from builder.rootfs.entry import Entry, FileType
 from builder.rootfs.paths import LINK_LIMIT, join, open_in_root
 
 # (descriptor of the parent directory, name in it, entry with its real path): called instead of chown
-SetOwner = Callable[[int, str, Entry], None]
+SetOwner = Callable[[int, str, Entry], object]
 # (entry with its real path, what this machine does not allow: "device", "owner" or "xattr NAME")
 NotApplied = Callable[[Entry, str], None]
 

@@ -45,7 +45,7 @@ class Repository:
             raise ImageError(f"{self}: the manifest {wanted} does not match its digest: its bytes have {digest}")
         return Descriptor(response.headers.get("Content-Type", ""), digest, len(data)), data
 
-    def head_manifest(self, identifier: str) -> Descriptor | None:
+    def head_manifest(self, identifier: str, retries: int | None = None) -> Descriptor | None:
         """What a tag or digest is now, None when it is not there. The digest is "" where the registry does not say."""
         response = self.send(
             "HEAD",
@@ -53,6 +53,7 @@ class Repository:
             what=f"looking for {identifier}",
             expected=(200, 404),
             headers={"Accept": _ACCEPT},
+            retries=retries,
         )
         response.close()
         if response.status_code == 404:

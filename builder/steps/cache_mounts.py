@@ -60,8 +60,8 @@ class CacheMounts:
         while True:
             slot = 0
             while (home / str(slot)).is_dir():
-                if _lock(home / f"{slot}.lock", how, stack):
-                    return home / str(slot)
+                if _lock(home / f"{slot}.lock", how, stack) and (home / str(slot)).is_dir():
+                    return home / str(slot)  # otherwise it was pruned before it was locked
                 slot += 1
             if slot == 0 or mount.sharing != "locked":
                 self._make(home, slot, mount, key, fill)

@@ -1,0 +1,81 @@
+"""The store as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from builder.events import Listener, Message
+from builder.isolation.store import KeptLayers
+from builder.store.blobs import StoredBlobs
+from builder.store.entries import Entries
+from builder.store.images import StoredImages
+from builder.store.indexes import StoredIndexes
+from builder.store.layers import StoredLayers
+from builder.store.prune import Pruned, prune
+
+
+class Store:
+    """The store in the existing directory `directory`; a context manager, which lets go of the entries at its end.
+
+    `ttl` (seconds) is how long a tag's image may be used where no registry can be asked. With a `size` (bytes), what
+    was unused longest is removed at the end until no more than that is left. What fails is told, and done without.
+    """
+
+    def __init__(self, directory: Path, listener: Listener, *, ttl: float, size: int = 0) -> None:
+        self.directory = directory
+        self._listener = listener
+        self._size = size
+        self._entries = Entries(directory, listener)
+        self.images = StoredImages(self._entries, ttl)
+        self.blobs = StoredBlobs(self._entries)
+        self.indexes = StoredIndexes(self._entries)
+
+    @property
+    def writable(self) -> bool:
+        """Whether anything can be kept, as far as is known."""
+        return self._entries.writable
+
+    def layers(self, form: str) -> KeptLayers:
+        """The unpacked layers of one form; see builder.store.layers."""
+        return StoredLayers(self._entries, form)
+
+    def stop(self) -> None:
+        """Make whoever waits for another build raise."""
+        self._entries.stop()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._entries.close()
+        if self._size and self.writable:
+            self.prune(self._size)
+
+    def prune(self, size: int) -> Pruned:
+        """Remove what was unused longest, until at most `size` bytes are left or all that is left is in use."""
+        try:
+            pruned = prune(self.directory, size=size)
+        except OSError as error:
+            self._listener.tell(Message(f"the store {self.directory} cannot be pruned: {error}", "warning"))
+            return Pruned()
+        if pruned.removed:
+            text = f"removed {pruned.removed} entries ({pruned.freed} bytes) from the store {self.directory}"
+            self._listener.tell(Message(text))
+        if pruned.left > size:
+            text = f"the store {self.directory} has {pruned.left} bytes in use, more than the {size} it should have"
+            self._listener.tell(Message(text, "warning"))
+        return pruned
+
+
+def open_store(directory: Path, listener: Listener, *, create: bool, ttl: float, size: int = 0) -> Store | None:
+    """The store in `directory`, None if there is no such directory. With `create` it is made, if that is possible."""
+    if not directory.is_dir():
+        if not create:
+            return None
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            text = f"the store {directory} cannot be made ({error.strerror}): building without one"
+            listener.tell(Message(text, "warning"))
+            return None
+    return Store(directory, listener, ttl=ttl, size=size)

@@ -1,0 +1,314 @@
+"""Builds that share a local store (`--cache-dir`): what they reuse, and that they never trust what is damaged."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from builder.store.entries import PARTIAL
+from builder.store.prune import prune
+from tests.build import busybox
+from tests.build.program import Builder, left_behind
+from tests.servers.registry import RegistryServer, docker_registry, missing
+
+DOCKERFILE = """FROM {base} AS run
+RUN rm /etc/passwd && echo made > /made
+FROM {base}
+WORKDIR /work
+COPY --chown=user --from=run /made /
+"""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Builds that start from an image in `registry` and keep what they can in `store`."""
+
+    limpet: Builder
+    registry: RegistryServer
+    store: Path
+    name: str
+
+    @property
+    def base(self) -> str:
+        return f"{self.registry.host}/{self.name}"
+
+    def arguments(self, *more: str) -> list[str]:
+        epoch = "--build-arg=SOURCE_DATE_EPOCH=1"
+        return ["--no-push", "--reproducible", epoch, f"--cache-dir={self.store}", *more]
+
+    def build(self, *more: str, text: str = DOCKERFILE, base: str = "") -> tuple[str, str]:
+        """Digest and log of a build that works."""
+        self.limpet.dockerfile(text.format(base=base or f"{self.base}:1"))
+        digest = self.limpet.directory / "digest"
+        digest.unlink(missing_ok=True)
+        done = self.limpet(*self.arguments(f"--digest-file={digest}", *more))
+        assert done.returncode == 0, done.stderr
+        return digest.read_text(), done.stderr
+
+    def pulled(self) -> list[str]:
+        """The requests for the base image so far."""
+        return self.registry.requests(path=f"/v2/{self.name}/")
+
+    def partial(self) -> list[str]:
+        """What is half-made in the store."""
+        directory = self.store / PARTIAL
+        return sorted(os.listdir(directory)) if directory.is_dir() else []
+
+    def entries(self) -> set[str]:
+        return {str(path.relative_to(self.store)) for path in self.store.glob("*-*/*") if path.parent.name != PARTIAL}
+
+
+def push(layout: Path, registry: RegistryServer, reference: str) -> None:
+    target = f"docker://{registry.host}/{reference}"
+    subprocess.run(["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{layout}", target], check=True)
+
+
+@pytest.fixture
+def shop(limpet: Builder, registry: RegistryServer, base: Path, tmp_path: Path) -> Shop:
+    name = f"store-{tmp_path.name}".lower().replace("_", "-").replace("[", "-").replace("]", "")
+    push(base, registry, f"{name}:1")
+    return Shop(limpet, registry, tmp_path / "store", name)
+
+
+@pytest.fixture
+def own(limpet: Builder, base: Path, tmp_path: Path) -> Iterator[Shop]:
+    """With a registry of its own, which can be stopped."""
+    if missing():
+        pytest.skip(missing())
+    with docker_registry(tmp_path / "registry") as server:
+        push(base, server, "base:1")
+        yield Shop(limpet, server, tmp_path / "store", "base")
+
+
+def test_the_second_build_pulls_nothing(shop: Shop) -> None:
+    digest, _ = shop.build()
+    before = shop.pulled()
+    assert [request for request in before if "/blobs/" in request]
+    again, log = shop.build()
+    assert again == digest
+    assert "Returning cached image manifest" in log
+    assert shop.pulled()[len(before) :] == [f"HEAD /v2/{shop.name}/manifests/1 200"]
+
+
+def test_a_tag_that_moved_is_noticed(shop: Shop, tmp_path: Path) -> None:
+    shop.build()
+    busybox.write_layout(tmp_path / "newer", busybox.tar(("new", b"new")))
+    push(tmp_path / "newer", shop.registry, f"{shop.name}:1")
+    _, log = shop.build(text="FROM {base}\nRUN cat /new\n")
+    assert "] new" in log
+
+
+def test_without_a_registry(own: Shop) -> None:
+    digest, log = own.build()
+    layout = own.limpet.directory / "layout"
+    by_digest = f"{own.base}@{own.registry.requests('GET', '/manifests/sha256:') or _digest(own)}"
+    own.registry.stop()
+    again, log = own.build(f"--oci-layout-path={layout}")
+    assert again == digest
+    assert "going on with sha256:" in log
+    # Base layers are in the layout, whole: they came from the store, too.
+    subprocess.run(["skopeo", "copy", "-q", f"oci:{layout}", f"dir:{own.limpet.directory / 'copy'}"], check=True)
+    again, log = own.build("--cache-ttl=1ns", base=by_digest)
+    assert again == digest
+    assert "warning" not in log.lower()
+    own.limpet.dockerfile(DOCKERFILE.format(base=f"{own.base}:1"))
+    log = own.limpet.fails(*own.arguments("--cache-ttl=1ns"), code=75)
+    assert "cannot reach" in log
+
+
+def _digest(shop: Shop) -> str:
+    command = ["skopeo", "inspect", "--tls-verify=false", "--format={{.Digest}}", f"docker://{shop.base}:1"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _replace_keeping_time(path: Path) -> None:
+    status = path.stat()
+    path.write_bytes(path.read_bytes()[:-1])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a byte of a blob": ("blobs/*/data", _flip),
+    "a blob cut short": ("blobs/*/data", lambda path: os.truncate(path, 10)),
+    "a file is gone": ("layers-*/*/tree/bin/busybox", Path.unlink),
+    "a file is shorter": ("layers-*/*/tree/bin/busybox", _replace_keeping_time),
+    "a file too many": ("layers-*/*/tree", lambda path: (path / "more").touch()),
+    "a mode": ("layers-*/*/tree/etc/passwd", lambda path: path.chmod(0o666)),
+    "an owner": ("layers-*/*/tree/etc/passwd", lambda path: os.chown(path, 0, 5)),
+    "no tree": ("layers-*/*/tree", lambda path: path.rename(path.parent / "elsewhere")),
+    "no entry.json": ("layers-*/*/entry.json", Path.unlink),
+    "half an entry.json": ("*/*/entry.json", lambda path: os.truncate(path, 20)),
+    "a byte of an index": ("indexes/*/changes.json", _flip),
+    "an index cut short": ("indexes/*/changes.json", lambda path: os.truncate(path, 100)),
+    "another image": (
+        "images/*/entry.json",
+        lambda path: path.write_text(path.read_text().replace("sha256:", "sha512:")),
+    ),
+    "a name": ("names/*.json", lambda path: path.write_text("{")),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="owners are changed by root only")
+@pytest.mark.root
+def test_damage_is_found_and_repaired(shop: Shop) -> None:
+    digest, _ = shop.build()
+    for what, (pattern, damage) in DAMAGES.items():
+        damaged = sorted(shop.store.glob(pattern))
+        assert damaged, what
+        for path in damaged:
+            damage(path)
+        if pattern.startswith(("blobs", "images")):  # read only where nothing better is there
+            for entry in [*shop.store.glob("layers-*/*/lock"), *shop.store.glob("indexes/*/lock")]:
+                entry.unlink()
+        again, log = shop.build()
+        assert again == digest, what
+        assert ("is damaged and not used" in log) == (what != "a name"), (what, log)
+        again, log = shop.build()
+        assert again == digest, what
+        assert "damaged" not in log, (what, log)
+
+
+@pytest.fixture
+def mounts() -> Iterator[Callable[..., None]]:
+    """mount(8) of the arguments, of which the last is the mount point; undone at the end."""
+    points: list[str] = []
+
+    def mount(*arguments: str) -> None:
+        subprocess.run(["mount", *arguments], check=True)
+        if arguments[-1] not in points:
+            points.append(arguments[-1])
+
+    yield mount
+    for point in reversed(points):
+        subprocess.run(["umount", point], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts are made by root only")
+@pytest.mark.root
+def test_a_store_that_can_only_be_read(shop: Shop, mounts: Callable[..., None]) -> None:
+    digest, _ = shop.build()
+    mounts("--bind", str(shop.store), str(shop.store))
+    mounts("-o", "remount,ro,bind", str(shop.store))
+    before = shop.pulled()
+    again, log = shop.build()
+    assert again == digest
+    assert "cannot" not in log
+    assert not [request for request in shop.pulled()[len(before) :] if "/blobs/" in request]
+    # Something else than what it has, and a cache, which cannot be kept.
+    again, log = shop.build(text="FROM base\nRUN --mount=type=cache,target=/c touch /c/made /made\n")
+    assert again != digest
+    assert "damaged" not in log
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts are made by root only")
+@pytest.mark.root
+def test_a_store_that_is_full(shop: Shop, mounts: Callable[..., None]) -> None:
+    digest, _ = shop.build()
+    for size in ("400k", "1500k", "3500k"):  # not the blob, not the tree, both
+        store = shop.limpet.directory / size
+        store.mkdir()
+        mounts("-t", "tmpfs", "-o", f"size={size}", "none", str(store))
+        again, log = shop.build(f"--cache-dir={store}")
+        assert again == digest
+        told = [line for line in log.splitlines() if "cannot be written (No space left on device)" in line]
+        assert len(told) == (1 if size != "3500k" else 0), (size, log)
+        assert os.listdir(store / PARTIAL) == []
+
+
+def _many_files() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number in range(20000):
+            archive.addfile(tarfile.TarInfo(f"many/{number % 100}/{number}"))
+    return buffer.getvalue()
+
+
+def test_a_build_that_was_killed(shop: Shop, tmp_path: Path) -> None:
+    busybox.write_layout(tmp_path / "large", _many_files())
+    push(tmp_path / "large", shop.registry, f"{shop.name}:large")
+    text = "FROM {base}\nRUN ls /many | wc -l > /count\n"
+    base = f"{shop.base}:large"
+    shop.limpet.dockerfile(text.format(base=base))
+    process = shop.limpet.start(*shop.arguments())
+    while not list(shop.store.glob(f"{PARTIAL}/layers-*/tree/many/50")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    subprocess.run(["rm", "-rf", str(shop.limpet.work)], check=True)  # of the killed build
+    left = shop.partial()
+    assert [name for name in left if name.startswith("layers-")]
+    assert [name for name in left if name.startswith("blobs.")]
+    reference, _ = shop.build(f"--cache-dir={tmp_path / 'another'}", text=text, base=base)
+    # Pruning takes away what nobody works on; building would do the same with what it needs.
+    prune(shop.store)
+    assert shop.partial() == []
+    assert shop.build(text=text, base=base)[0] == reference
+    assert shop.partial() == []
+    assert left_behind(process.pid, shop.limpet.work) == []
+
+
+def test_builds_at_the_same_time_unpack_once(shop: Shop) -> None:
+    shop.limpet.dockerfile(DOCKERFILE.format(base=f"{shop.base}:1").replace("WORKDIR /work\n", ""))
+    files = [shop.limpet.directory / f"digest-{number}" for number in range(4)]
+    processes = [shop.limpet.start(*shop.arguments(f"--digest-file={file}")) for file in files]
+    for process in processes:
+        _, log = process.communicate()
+        assert process.returncode == 0, log
+    assert len({file.read_text() for file in files}) == 1
+    assert len([request for request in shop.pulled() if request.startswith("GET") and "/blobs/" in request]) <= 8
+    assert shop.partial() == []
+    assert len(list(shop.store.glob("layers-*/*"))) == 1
+
+
+def test_pruning_leaves_what_is_in_use(shop: Shop, tmp_path: Path) -> None:
+    gate = shop.limpet.context / "gate"
+    shop.limpet.dockerfile(
+        f"FROM {shop.base}:1\nRUN --mount=type=cache,target=/gate,id=gate "
+        "echo is running; while ! test -e /gate/open; do sleep 0.1; done; ls /bin | wc -l > /count\n"
+    )
+    waiting = shop.limpet.start(*shop.arguments())
+    assert waiting.stderr is not None
+    log = ""
+    while "] is running" not in log:
+        line = waiting.stderr.readline()
+        assert line, log
+        log += line
+    used = {path for path in shop.entries() if path.startswith("layers")}
+    assert used
+    other = ["FROM {base}", "COPY Dockerfile /"]
+    shop.limpet.dockerfile("\n".join(other).format(base="base"))
+    done = subprocess.run(
+        shop.limpet.command(*shop.arguments("--cache-dir-size=1", "--work-dir=" + str(tmp_path / "other"))),
+        cwd=Path(__file__).parents[2],
+        env=shop.limpet.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "in use" in done.stderr
+    assert used <= shop.entries()
+    assert not list(shop.store.glob("indexes/*"))
+    (next((shop.store / "mounts").glob("*/0")) / "open").touch()
+    _, rest = waiting.communicate()
+    assert waiting.returncode == 0, log + rest
+    assert not gate.exists()
+    shop.build("--cache-dir-size=1", text="FROM scratch\nCOPY Dockerfile /\n")
+    assert json.dumps(sorted(shop.entries())) == "[]"
+    assert not list((shop.store / "mounts").glob("*/0"))
