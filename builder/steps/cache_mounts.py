@@ -95,6 +95,7 @@ def _lock(path: Path, how: int, stack: ExitStack) -> bool:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, how | fcntl.LOCK_NB)
+        os.utime(fd)  # of a slot, the last use: what was unused longest is removed first
     except BlockingIOError:
         os.close(fd)
         return False

@@ -24,8 +24,8 @@ class StoredBlobs:
     def __init__(self, entries: Entries) -> None:
         self._entries = entries
         self._lock = threading.Lock()
-        self._checked: dict[str, threading.Lock] = {}
-        self._good: set[str] = set()
+        self._checking: dict[str, threading.Lock] = {}
+        self._good: list[Entry] = []
 
     def blob(self, descriptor: Descriptor, origin: Blob) -> Blob:
         """The bytes of `descriptor`: from the store, or from `origin`, and then they are kept."""
@@ -49,26 +49,18 @@ class StoredBlobs:
 
     def _entry(self, descriptor: Descriptor) -> Entry | None:
         """The entry, whose digest this process has checked once: a reader is never given half of a damaged blob."""
-        entry = self._entries.open(KIND, _name(descriptor))
-        if entry is None:
-            return None
         with self._lock:
-            lock = self._checked.setdefault(descriptor.digest, threading.Lock())
+            lock = self._checking.setdefault(descriptor.digest, threading.Lock())
         with lock:
-            if descriptor.digest in self._good:
+            entry = self._entries.open(KIND, _name(descriptor))
+            if entry is None or entry in self._good:
                 return entry
-            try:
-                with open(entry.path / "data", "rb") as file:
-                    algorithm, _, wanted = descriptor.digest.partition(":")
-                    good = hashlib.file_digest(file, algorithm).hexdigest() == wanted
-                reason = "its digest is another one"
-            except OSError as error:
-                good, reason = False, error.strerror or str(error)
-            if good:
-                self._good.add(descriptor.digest)
+            reason = _damage(entry, descriptor.digest)
+            if not reason:
+                self._good.append(entry)
                 return entry
-        self._entries.remove(entry, reason)
-        return None
+            self._entries.remove(entry, reason)
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +74,17 @@ class StoredBlob:
     def open(self) -> BinaryIO:
         """See Blob."""
         return self.blobs.open(self.descriptor, self.origin)
+
+
+def _damage(entry: Entry, digest: str) -> str:
+    """What is wrong with the entry; "" if nothing is."""
+    algorithm, _, wanted = digest.partition(":")
+    try:
+        with open(entry.path / "data", "rb") as file:
+            found = hashlib.file_digest(file, algorithm).hexdigest()
+    except OSError as error:
+        return error.strerror or str(error)
+    return "" if found == wanted else f"its digest is {algorithm}:{found}"
 
 
 def _name(descriptor: Descriptor) -> str:

@@ -59,7 +59,7 @@ def _lock_of(slot: Path) -> Path:
 
 
 def _size(directory: Path) -> int:
-    total = 0
+    total = os.lstat(directory).st_blocks * 512
     for parent, directories, files in os.walk(directory):
         for name in (*directories, *files):
             try:

@@ -125,10 +125,12 @@ class Entries:
     def remove(self, entry: Entry, reason: str) -> None:
         """Take away a damaged entry, which this process uses; what others use of it stays for them."""
         with self._lock:
-            known = self._open.pop((entry.kind, entry.name), None)
-        if known is not None:
-            os.close(known[1])
-            self._damaged(entry.kind, entry.name, reason)
+            known = self._open.get((entry.kind, entry.name))
+            if known is None or known[0] is not entry:
+                return  # another thread was faster, and there may be a better one by now
+            del self._open[entry.kind, entry.name]
+        os.close(known[1])
+        self._damaged(entry.kind, entry.name, reason)
 
     def failed(self, error: OSError) -> None:
         """Writing does not work: go on without, and say so once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import tarfile
@@ -20,6 +21,7 @@ from builder.store.prune import prune
 from tests.build import busybox
 from tests.build.program import Builder, left_behind
 from tests.servers.registry import RegistryServer, docker_registry, missing
+from tests.store.consistency import assert_consistent
 
 DOCKERFILE = """FROM {base} AS run
 RUN rm /etc/passwd && echo made > /made
@@ -173,15 +175,18 @@ def test_damage_is_found_and_repaired(shop: Shop) -> None:
         assert damaged, what
         for path in damaged:
             damage(path)
+        with pytest.raises(AssertionError):
+            assert_consistent(shop.store)
         if pattern.startswith(("blobs", "images")):  # read only where nothing better is there
             for entry in [*shop.store.glob("layers-*/*/lock"), *shop.store.glob("indexes/*/lock")]:
                 entry.unlink()
         again, log = shop.build()
         assert again == digest, what
         assert ("is damaged and not used" in log) == (what != "a name"), (what, log)
-        again, log = shop.build()
-        assert again == digest, what
-        assert "damaged" not in log, (what, log)
+        assert_consistent(shop.store)
+    again, log = shop.build()
+    assert again == digest
+    assert "damaged" not in log
 
 
 @pytest.fixture
@@ -235,7 +240,9 @@ def _many_files() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for number in range(20000):
-            archive.addfile(tarfile.TarInfo(f"many/{number % 100}/{number}"))
+            member = tarfile.TarInfo(f"many/{number % 100}/{number}")
+            member.size = 1024
+            archive.addfile(member, io.BytesIO(random.randbytes(1024)))
     return buffer.getvalue()
 
 
