@@ -20,6 +20,7 @@ from builder.errors import BuildError, CommandFailed, IsolationError
 from builder.events import Listener, StageFinished, StageStarted, StepFinished, StepOutput, StepStarted
 from builder.files import ImageFiles, LayerIndexes, OpenRoots
 from builder.isolation import Process, Root
+from builder.layer.leave_out import leave_out
 from builder.layer.squash import squash
 from builder.layer.writer import LayerFormat, write_layer
 from builder.oci.config import History
@@ -29,6 +30,7 @@ from builder.reuse import StageReuse, makes_layer, no_reuse
 from builder.rootfs.entry import Change
 from builder.rootfs.layered import LayeredTree
 from builder.rootfs.tree import Tree
+from builder.steps.ignored_paths import ignored_paths
 from builder.steps.step import (
     AddStep,
     ConfigStep,
@@ -64,11 +66,13 @@ class StepWork(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StageSettings:
-    """`created` is the RFC 3339 time of new layers, None for the time when each is made."""
+    """`created` is the RFC 3339 time of new layers, None for the time when each is made. What is below `ignore_paths`
+    does not become part of a layer (see builder.steps.ignored_paths)."""
 
     layer_format: LayerFormat
     single_snapshot: bool = False
     created: str | None = None
+    ignore_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +309,8 @@ class _Builder:
         if self._root is not None and (isinstance(step, RunStep) or self._shop.settings.single_snapshot):
             layers.append(list(self._root.commit()))
         changes = layers[0] if len(layers) == 1 else squash(layers)
+        if self._shop.settings.ignore_paths:
+            changes = leave_out(changes, ignored_paths(self._shop.settings.ignore_paths))
         shop = self._shop
         layer = _LayerOnDemand(shop.compressors, lambda: write_layer(changes, shop.blobs, shop.settings.layer_format))
         now = _now()

@@ -102,7 +102,7 @@ def _build(
         output.tell(BuildStarted(len(stages), sum(len(stage.steps) for stage in stages)))
         allowed.result()
         # The epoch and the hostname come from the command line: they are the same for every platform.
-        stage = stage_settings(settings.image, plans[0].epoch)
+        stage = stage_settings(settings.image, settings.build.ignore_paths, plans[0].epoch)
 
         def bind_steps(results: Results, stopped: Callable[[], bool]) -> StepWorkOf:
             return StepWorkOf(_inputs(settings, env, sources, plans[0], work, output, store, stopped), results)

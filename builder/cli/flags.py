@@ -358,12 +358,11 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "ignore-path",
         "list",
-        "Path that never becomes part of a layer (repeatable).",
-        RUN,
+        "Path whose changes do not become part of a layer, with all below it; `*`, `?` and `[...]` match in a name.",
+        IMAGE,
         BUILD,
         metavar="PATH",
         many="ignore-paths",
-        pending=True,
     ),
     # --- Cache ---
     Flag("cache", "bool", "Reuse finished layers of earlier builds.", CACHE, BUILD, default="false"),
@@ -664,11 +663,10 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "materialize",
         "bool",
-        "Not available: the image is never unpacked over this container's own file system.",
+        "Refused: an image is never unpacked over this container's own files. Write --oci-layout-path or --tar-path.",
         KANIKO,
         BUILD,
         default="false",
-        pending=True,
     ),
     Flag(
         "snapshot-mode",

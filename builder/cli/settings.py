@@ -13,6 +13,7 @@ from builder.cli.secret_spec import agent_sockets, read_directory, read_secrets
 from builder.errors import UsageError
 from builder.oci.platform import Platform
 from builder.outputs import RESULTS, ResultFiles
+from builder.steps.ignored_paths import ignored_paths
 from context_sources.git_address import is_git_address
 
 LogFormat = Literal["live", "plain", "text", "color", "json"]
@@ -232,6 +233,12 @@ def _build_settings(arguments: Arguments, env: Mapping[str, str]) -> BuildSettin
     if unknown := allow - {"network.host", "security.insecure"}:
         raise UsageError(
             f"--allow: unknown entitlement {min(unknown)}", "the entitlements are network.host and security.insecure"
+        )
+    ignored_paths(arguments.items("ignore-path"))  # complains of a pattern that is none
+    if arguments.is_set("materialize"):
+        raise UsageError(
+            "--materialize: an image is never unpacked over this container's own files",
+            "write it with --oci-layout-path or --tar-path, and unpack it where it is wanted",
         )
     return BuildSettings(
         build_args=build_args(arguments.items("build-arg"), env),

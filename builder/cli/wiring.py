@@ -137,7 +137,7 @@ def _boolean(asked: Mapping[str, str], key: str) -> bool | None:
     raise UsageError(f"--git: {key}={asked[key]} is neither true nor false")
 
 
-def stage_settings(asked: ImageSettings, epoch: int | None) -> StageSettings:
+def stage_settings(asked: ImageSettings, ignore_paths: tuple[str, ...], epoch: int | None) -> StageSettings:
     """How layers are written. `epoch` is SOURCE_DATE_EPOCH; `--reproducible` means the epoch 0."""
     newest = None
     if asked.reproducible:
@@ -148,7 +148,8 @@ def stage_settings(asked: ImageSettings, epoch: int | None) -> StageSettings:
     layer_format = LayerFormat(asked.format or "oci", compression, level, newest)
     if asked.compression == "zstd":
         layer_format = LayerFormat("oci", compression, level, newest)
-    return StageSettings(layer_format, asked.single_snapshot, None if epoch is None else timestamp(epoch))
+    created = None if epoch is None else timestamp(epoch)
+    return StageSettings(layer_format, asked.single_snapshot, created, ignore_paths)
 
 
 def git_checkouts(work: Path, env: Mapping[str, str], listener: Listener) -> FetchGit:
