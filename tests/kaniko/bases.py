@@ -68,7 +68,9 @@ def image(
     compression: Compression = "gzip",
 ) -> Image:
     """An image of these layers."""
-    made = Image(ImageConfig(platform or Platform.host(), config or ExecConfig(env=("PATH=/bin",))), format=image_format)
+    made = Image(
+        ImageConfig(platform or Platform.host(), config or ExecConfig(env=("PATH=/bin",))), format=image_format
+    )
     for number, members in enumerate(layers):
         data = tar(members)
         packed = compress(data, compression)
