@@ -526,7 +526,7 @@ FLAGS: tuple[Flag, ...] = (
         "string",
         "Directory for Tekton results: IMAGE_URL, IMAGE_DIGEST, IMAGES, IMAGE_REF and the artifact objects.",
         PIPELINE,
-        (*BUILD, "push"),
+        (*BUILD, "push", "index create"),
         metavar="DIRECTORY",
     ),
     Flag(
@@ -534,7 +534,7 @@ FLAGS: tuple[Flag, ...] = (
         "map",
         "Write one Tekton result, such as IMAGE_DIGEST, to a file; for steps that have no directory of results.",
         PIPELINE,
-        (*BUILD, "push"),
+        (*BUILD, "push", "index create"),
         metavar="NAME=FILE",
         many="results",
     ),

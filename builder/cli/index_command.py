@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from builder.cli.arguments import Arguments
 from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
 from builder.cli.registry_access import registry_access
+from builder.cli.settings import named_results
 from builder.cli.wiring import registries
 from builder.errors import ImageError, UsageError
 from builder.events import Published
@@ -17,7 +19,7 @@ from builder.oci.index import Index
 from builder.oci.manifest import Manifest, ResolvedImage
 from builder.oci.platform import Platform
 from builder.oci.reference import Reference
-from builder.outputs import ResultFiles, write_names
+from builder.outputs import ResultFiles, write_names, write_results
 from builder.registry.pull import resolve
 from builder.registry.push import Uploader
 
@@ -30,6 +32,7 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     target, *members = (Reference.parse(name) for name in arguments.positionals)
     if target.digest:
         raise UsageError(f"limpet index create: {target}: a digest cannot be chosen", "write REGISTRY/NAME[:TAG]")
+    files = _files(arguments)
     client = registries(registry_access(arguments, env), env, output)
     images = [resolve(member, Platform.host(), client, output) for member in members]
     index = Index(tuple(_entry(image) for image in images))
@@ -41,8 +44,18 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
             uploader.copy(image, ())
         published = uploader.finish_index(index, [target.tag])
     output.tell(Published(str(target), published.digest))
-    write_names(ResultFiles(digest_file=arguments.text("digest-file")), (), published.digest)
+    write_names(files, (), published.digest)
+    write_results(files, [f"{target.name}:{target.tag}"], published.digest)
     return 0
+
+
+def _files(arguments: Arguments) -> ResultFiles:
+    directory = arguments.text("results-dir")
+    return ResultFiles(
+        digest_file=arguments.text("digest-file"),
+        results_directory=Path(directory) if directory else None,
+        results=named_results(arguments),
+    )
 
 
 def _entry(image: ResolvedImage) -> Descriptor:

@@ -173,7 +173,7 @@ def output_settings(arguments: Arguments, env: Mapping[str, str]) -> OutputSetti
         name_with_digest_file=str(values.get("image-name-with-digest-file", "")),
         name_tag_with_digest_file=str(values.get("image-name-tag-with-digest-file", "")),
         results_directory=_path(values.get("results-dir", "")),
-        results=_results(arguments),
+        results=named_results(arguments),
         metadata_file=_path(values.get("metadata-file", "")),
         builder_output=_path(env.get("BUILDER_OUTPUT", "")),
     )
@@ -274,7 +274,8 @@ def _context(text: str, base: str) -> str:
     return f"{base}/{text}"
 
 
-def _results(arguments: Arguments) -> dict[str, Path]:
+def named_results(arguments: Arguments) -> dict[str, Path]:
+    """`--result NAME=FILE`; an empty file is unset. Raises UsageError for a name that is no result."""
     named = cast("dict[str, str]", arguments.values.get("result", {}))
     if unknown := named.keys() - set(RESULTS):
         raise UsageError(f"--result: unknown result {min(unknown)}", f"the results are {', '.join(RESULTS)}")

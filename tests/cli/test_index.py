@@ -26,9 +26,15 @@ def test_an_index_of_two_platforms(limpet: Limpet, tmp_path: Path) -> None:
             built = limpet(f"--context={context}", f"-d={members[-1]}", platform, f"--digest-file={file}")
             assert built.returncode == 0, built.stderr
             digests.append(file.read_text())
-        made = limpet("index", "create", f"{registry.host}/app:1", *members)
+        results = tmp_path / "results"
+        url = tmp_path / "url"
+        files = [f"--results-dir={results}", f"--result=IMAGE_URL={url}"]
+        made = limpet("index", "create", *files, f"{registry.host}/app:1", *members)
         assert made.returncode == 0, made.stderr
-        command = ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{registry.host}/app:1"]
+        assert url.read_text() == (results / "IMAGE_URL").read_text() == f"{registry.host}/app:1"
+        digest = (results / "IMAGE_DIGEST").read_text()
+        assert (results / "IMAGE_REF").read_text() == f"{registry.host}/app@{digest}"
+        command = ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{registry.host}/app@{digest}"]
         index = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         assert [entry["digest"] for entry in index["manifests"]] == digests
         assert [entry["platform"]["architecture"] for entry in index["manifests"]] == ["amd64", "arm64"]

@@ -15,6 +15,7 @@ from builder.cli.arguments import parse
 from builder.cli.settings import settings_of
 from tests.task.conftest import shared
 from tests.task.definitions import ARGO, ARGO_VARIABLE, Document, documents, strings
+from tests.task.workflow import EXPRESSIONS
 
 TEMPLATE = yaml.safe_load((ARGO / "workflowtemplate.yaml").read_text())
 TEMPLATES = {template["name"]: template for template in TEMPLATE["spec"]["templates"]}
@@ -101,7 +102,7 @@ def test_every_reference_resolves_and_every_input_is_used(document: Document) ->
                 known |= {f"{word}.{call['name']}.outputs.parameters.{name}" for name in outputs_of(call, own)}
         used = {name.strip() for _, text in strings(template) for name in ARGO_VARIABLE.findall(text)}
         expressions = {name for name in used if name.startswith("=")}
-        assert expressions <= {"=sprig.replace('/', '-', item)"}
+        assert expressions <= set(EXPRESSIONS)
         assert used - expressions <= known
         assert parameters <= used
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tests.servers import git_http
 from tests.servers.certificates import Authority
 from tests.servers.registry import RegistryServer
 from tests.task.debian_package import INSTALL, write_repository
+from tests.task.git_repository import make_repository
 from tests.task.taskrun import ORDINARY_USER, Outcome, Pod
 
 pytestmark = [
@@ -210,18 +210,6 @@ def test_git_trusts_the_ca_workspace(pod: Pod, tmp_path: Path, cluster: str, use
     check(pod, outcome, "from git\n")
     assert outcome.results["CHAINS-GIT_URL"] == url
     assert re.fullmatch("[0-9a-f]{40}", outcome.results["CHAINS-GIT_COMMIT"])
-
-
-def make_repository(bare: Path, files: dict[str, str]) -> None:
-    work = bare.with_suffix(".work")
-    work.mkdir(parents=True)
-    for name, text in files.items():
-        (work / name).write_text(text)
-    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.com", "-C", work]
-    for argv in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "all"]):
-        subprocess.run([*git, *argv], check=True, capture_output=True)
-    subprocess.run(["git", "clone", "-q", "--bare", work, bare], check=True, capture_output=True)
-    shutil.rmtree(work)
 
 
 def test_a_source_of_another_user_is_a_plain_error(pod: Pod, tmp_path: Path) -> None:

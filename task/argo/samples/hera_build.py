@@ -31,4 +31,4 @@ with Workflow(generate_name="hera-build-", entrypoint="main") as workflow:
         )
 
 if __name__ == "__main__":
-    pass
+    print(workflow.to_yaml())
