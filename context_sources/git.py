@@ -109,7 +109,7 @@ def _wanted(git: Git, scratch: Path) -> Wanted:
         return Wanted(_full_commit(git, address.commit, scratch))
     if branch:
         candidates = [f"refs/heads/{branch}", f"refs/tags/{branch}"]
-    elif not named:
+    elif named in ("", "HEAD"):
         candidates = ["HEAD"]
     else:
         # git's own order of guesses (gitrevisions(7)), without what only exists in a clone
