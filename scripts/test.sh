@@ -2,7 +2,8 @@
 # Every check of the project. Prints what it does; the last line is the test runner's.
 set -eu
 cd "$(dirname "$0")/.."
-if [ -x scripts/setup-test-servers.sh ]; then scripts/setup-test-servers.sh; fi
+scripts/setup-test-servers.sh
+scripts/setup-second-registry.sh
 echo "test: ruff and mypy"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check --quiet .
