@@ -30,6 +30,7 @@ KEPT = re.compile(
     r"GIT_(SSL_.*|HTTP_.*|PROXY_.*|SSH|SSH_COMMAND|SSH_VARIANT|ASKPASS|EXEC_PATH|LFS_.*"
     r"|CONFIG_SYSTEM|CONFIG_NOSYSTEM|CONFIG_COUNT|CONFIG_KEY_\d+|CONFIG_VALUE_\d+)"
 )
+NOT_FOR_GIT = ("GIT_", "LIMPET_", "KANIKO_")  # Limpet's own may hold an address with a password
 USER, PASSWORD = "LIMPET_GIT_USER", "LIMPET_GIT_PASSWORD"
 HELPER = f"""!f() {{ test "$1" = get && printf 'username=%s\\npassword=%s\\n' "${USER}" "${PASSWORD}"; }}; f"""
 KEY_FILE, KNOWN_HOSTS_FILE = "GIT_SSH_KEY_FILE", "GIT_SSH_KNOWN_HOSTS_FILE"
@@ -106,7 +107,9 @@ class Git:
 
     def _surroundings(self, scratch: Path) -> dict[str, str]:
         given = self.settings.environment
-        passed = {name: value for name, value in given.items() if not name.startswith("GIT_") or KEPT.fullmatch(name)}
+        passed = {
+            name: value for name, value in given.items() if not name.startswith(NOT_FOR_GIT) or KEPT.fullmatch(name)
+        }
         home = given.get("HOME", "") or str(scratch)
         config = scratch / "config"
         config.write_text(self._configuration(Path(home), scratch), encoding="utf-8", errors="surrogateescape")

@@ -14,7 +14,7 @@ command -v "$PYTHON" >/dev/null || fail "$PYTHON is not here: install Python 3.1
 # A registry, tools that check images, base images without the internet, servers for the context sources.
 packages="docker-registry skopeo umoci podman buildah runc debootstrap busybox-static apache2-utils uidmap
   git git-lfs openssh-server openssh-client lighttpd tinyproxy ca-certificates openssl xz-utils zstd bzip2 attr
-  curl util-linux passwd patchelf yamllint libcap2-bin"
+  curl util-linux passwd patchelf yamllint libcap2-bin strace"
 case "$("$PYTHON" -c 'import importlib.util as u; print(bool(u.find_spec("ensurepip")))')" in
   False) packages="$packages python3-venv" ;;
 esac

@@ -37,6 +37,7 @@ FLAGS: tuple[Flag, ...] = (
         default="/workspace/",
         short="c",
         metavar="ADDRESS",
+        variable=Variable("LIMPET_CONTEXT"),
     ),
     Flag(
         "context-base",
