@@ -745,17 +745,15 @@ FLAGS: tuple[Flag, ...] = (
         short="i",
         metavar="REFERENCE",
         many="images",
-        pending=True,
     ),
     Flag(
         "dockerfile",
         "string",
-        "Dockerfile whose base images are stored: a path or an http(s) URL.",
+        "Dockerfile: the images of FROM, COPY --from and mounts are stored. A path or an http(s) URL.",
         INPUT,
         WARM,
         short="d",
         metavar="PATH",
-        pending=True,
     ),
     Flag(
         "build-arg",
@@ -765,7 +763,6 @@ FLAGS: tuple[Flag, ...] = (
         WARM,
         metavar="NAME[=VALUE]",
         many="build-args",
-        pending=True,
     ),
     Flag(
         "cache-dir",
@@ -777,7 +774,7 @@ FLAGS: tuple[Flag, ...] = (
         short="c",
         metavar="DIRECTORY",
     ),
-    Flag("force", "bool", "Store again what is there already.", CACHE, WARM, default="false", short="f", pending=True),
+    Flag("force", "bool", "Store again what is there already.", CACHE, WARM, default="false", short="f"),
     Flag(
         "customPlatform",
         "string",
@@ -786,7 +783,6 @@ FLAGS: tuple[Flag, ...] = (
         WARM,
         metavar="OS/ARCH[/VARIANT]",
         aliases=("custom-platform", "platform"),
-        pending=True,
     ),
     # --- limpet login ---
     Flag("username", "string", "Name to log in with.", REGISTRIES, ("login",), short="u", metavar="NAME"),

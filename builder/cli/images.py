@@ -46,6 +46,14 @@ class Images:
         """The image that `reference` (normalised by the plan) names. Raises BuildError."""
         return self._resolved(ExternalImage(reference, platform)).image
 
+    def forget(self, image: ExternalImage) -> None:
+        """Remove all that the store has of `image`: it will be fetched again. Raises BuildError when it cannot be."""
+        found = self._resolved(image)
+        if self._store is not None:
+            self._store.forget(found)
+        with self._lock:
+            del self._asked[image]
+
     def resolved(self) -> list[ResolvedImage]:
         """Every image that came from a registry, in the order they were asked for."""
         with self._lock:

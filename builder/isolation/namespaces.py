@@ -79,7 +79,21 @@ class Namespaces:
         self._runner = NamespaceRunner(abilities(ground, self._kind), faked)
         usable = kept is not None and ground.overlay and self._can_share(kept.directory)
         layers = kept.layers(_form(ground.entered, self._kind)) if kept is not None and usable else None
+        self._keeps = layers is not None
         self._store = LayerStore(work_dir, self._kind.xattr, self._owners, not_applied, layers)
+
+    def keep(self, image: Image) -> bool:
+        """Unpack the layers of `image` where other builds find them; False when none of them would look for them.
+
+        Raises what opening a root on it raises.
+        """
+        if not self._keeps or len(image.layers) >= MAX_LOWERS:
+            return False
+        try:
+            self._store.unpack(_each_once(image.layers))
+            return True
+        except NeedsLayersBelow:
+            return False
 
     def _can_share(self, directory: Path) -> bool:
         """Whether layers that lie in `directory` can be lower directories of roots in the work directory."""

@@ -92,10 +92,13 @@ def plan(
     )
 
 
-def external_images(dockerfile: Dockerfile, options: PlanOptions) -> tuple[ExternalImage, ...]:
+def external_images(
+    dockerfile: Dockerfile, options: PlanOptions, *, every_stage: bool = False
+) -> tuple[ExternalImage, ...]:
     """The images from outside that are known before anything is fetched: bases, and what COPY and mounts read.
 
-    What a trigger of a base image reads is missing. Raises what `plan` raises for the same reasons.
+    Of the stages that the targets need, or with `every_stage` of all. What a trigger of a base image reads is
+    missing. Raises what `plan` raises for the same reasons.
     """
     _check_stages(dockerfile)
     args = global_args(dockerfile, automatic_args(dockerfile, options), options.build_args)
@@ -107,7 +110,7 @@ def external_images(dockerfile: Dockerfile, options: PlanOptions) -> tuple[Exter
         found[ExternalImage(reference, platform)] = None
         return BaseImage(ImageConfig(platform))
 
-    for node in reach(stages, stages.targets(), note):
+    for node in reach(stages, tuple(stages.stages) if every_stage else stages.targets(), note):
         found.update(dict.fromkeys(_images_read(node, options)))
     return tuple(found)
 

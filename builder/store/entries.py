@@ -29,6 +29,7 @@ from builder.isolation.removal import remove_tree
 from builder.store.locks import lock_exclusive, lock_new, lock_shared
 
 PARTIAL = "partial"
+OTHERS = ("names", "mounts")  # directories of the root that hold no entries
 _POLL = 0.05  # seconds between two looks at a lock: a waiting flock could not be interrupted
 
 
@@ -131,6 +132,22 @@ class Entries:
             del self._open[entry.kind, entry.name]
         os.close(known[1])
         self._damaged(entry.kind, entry.name, reason)
+
+    def forget(self, prefixes: tuple[str, ...]) -> None:
+        """Take away all entries of any kind whose name begins with one of `prefixes`; see `remove`."""
+        if not self.writable:
+            return
+        try:
+            for kind in set(os.listdir(self.root)) - {PARTIAL, *OTHERS}:
+                for name in os.listdir(self.root / kind):
+                    if name.startswith(prefixes):
+                        with self._lock:
+                            known = self._open.pop((kind, name), None)
+                        if known is not None:
+                            os.close(known[1])
+                        discard(self.root, self.root / kind / name)
+        except OSError as error:
+            self.failed(error)
 
     def failed(self, error: OSError) -> None:
         """Writing does not work: go on without, and say so once."""

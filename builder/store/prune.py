@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.store.cache_mounts import CacheSlot, cache_slots
-from builder.store.entries import PARTIAL, remove_dead_partial, remove_removed, remove_unused
-
-_OTHERS = (PARTIAL, "names", "mounts")
+from builder.store.entries import OTHERS, PARTIAL, remove_dead_partial, remove_removed, remove_unused
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ def remove_leftovers(root: Path) -> None:
 
 def _entries(root: Path) -> Iterator[StoredEntry]:
     for kind in os.listdir(root):
-        if kind in _OTHERS or not (root / kind).is_dir():
+        if kind in (PARTIAL, *OTHERS) or not (root / kind).is_dir():
             continue
         for name in os.listdir(root / kind):
             path = root / kind / name

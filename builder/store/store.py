@@ -6,6 +6,7 @@ from pathlib import Path
 
 from builder.events import Listener, Message
 from builder.isolation.store import KeptLayers
+from builder.oci.manifest import ResolvedImage
 from builder.store.blobs import StoredBlobs
 from builder.store.entries import Entries
 from builder.store.images import StoredImages
@@ -38,6 +39,13 @@ class Store:
     def layers(self, form: str) -> KeptLayers:
         """The unpacked layers of one form; see builder.store.layers."""
         return StoredLayers(self._entries, form)
+
+    def forget(self, image: ResolvedImage) -> None:
+        """Remove the image with all its layers; what other builds use stays with them."""
+        digests = {image.digest, image.index_digest} - {""}
+        for layer in image.image.layers:
+            digests |= {layer.descriptor.digest, layer.diff_id}
+        self._entries.forget(tuple(digest.replace(":", "-") for digest in sorted(digests)))
 
     def stop(self) -> None:
         """Make whoever waits for another build raise."""

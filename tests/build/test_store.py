@@ -67,7 +67,8 @@ class Shop:
         return sorted(os.listdir(directory)) if directory.is_dir() else []
 
     def entries(self) -> set[str]:
-        return {str(path.relative_to(self.store)) for path in self.store.glob("*-*/*") if path.parent.name != PARTIAL}
+        locks = [lock for lock in self.store.glob("*/*/lock") if lock.parts[-3] not in (PARTIAL, "mounts")]
+        return {str(lock.parent.relative_to(self.store)) for lock in locks}
 
 
 def push(layout: Path, registry: RegistryServer, reference: str) -> None:
