@@ -222,3 +222,49 @@ def test_a_source_of_another_user_is_a_plain_error(pod: Pod, tmp_path: Path) -> 
     assert outcome.code == 1
     assert "/workspace/source/app: permission denied" in outcome.log and "fsGroup" in outcome.log
     assert "internal" not in outcome.log
+
+
+@pytest.mark.parametrize(("cluster", "user"), KINDS_WITH_RUN)
+def test_layers_are_cached(pod: Pod, tmp_path: Path, cluster: str, user: str) -> None:
+    """By CACHE, CACHE_REPO and CACHE_TTL: RUN makes something new each time that it happens."""
+    be(pod, cluster, user)
+    pod.source = own_source(
+        tmp_path, "ARG REGISTRY\nFROM ${REGISTRY}/busybox\nRUN head -c 16 /dev/urandom >/made\nCOPY Dockerfile /\n"
+    )
+    repository = f"{pod.registry.host}/cache/{cluster.lower()}-{user.replace(' ', '-')}"
+    pod.params |= {"CONTEXT": ".", "DOCKERFILE": "Dockerfile", "CACHE": "true", "CACHE_REPO": repository}
+    pod.params["BUILD_ARGS"] = pod.params["BUILD_ARGS"][:1]
+    first, second = pod.run("limpet"), pod.run("stepaction")
+    pod.params["CACHE_TTL"] = "1ms"
+    third = pod.run("limpet")
+    assert (first.code, second.code, third.code) == (0, 0, 0), first.log + second.log + third.log
+    digests = [outcome.results["IMAGE_DIGEST"] for outcome in (first, second, third)]
+    assert digests[0] == digests[1] != digests[2]
+    assert pod.registry.requests("PUT", f"/v2/{repository.partition('/')[2]}/manifests/")
+
+
+@pytest.mark.parametrize(("cluster", "user"), KINDS_WITH_RUN)
+def test_builds_share_the_cache_workspace(pod: Pod, tmp_path: Path, cluster: str, user: str) -> None:
+    """Base images are fetched once, and cache mounts are kept, without CACHE."""
+    be(pod, cluster, user)
+    mount = "RUN --mount=type=cache,target=/kept echo run >>/kept/runs && cp /kept/runs /runs\n"
+    pod.source = own_source(tmp_path, f"ARG REGISTRY\nFROM ${{REGISTRY}}/busybox\n{mount}CMD cat /runs\n")
+    pod.params |= {"CONTEXT": ".", "DOCKERFILE": "Dockerfile", "BUILD_ARGS": pod.params["BUILD_ARGS"][:1]}
+    pod.volumes["cache"] = tmp_path / "cache"
+    pod.volumes["cache"].mkdir()
+    pod.volumes["cache"].chmod(0o777)
+    first = pod.run("limpet")
+    fetched = pod.registry.requests("GET", "/v2/busybox/blobs/")
+    second = pod.run("stepaction")
+    check(pod, first, "", pushed=False)
+    check(pod, second, "run\nrun\n")
+    new = pod.registry.requests("GET", "/v2/busybox/blobs/")[len(fetched) :]
+    assert len(new) <= 1  # the configuration
+
+
+def own_source(directory: Path, dockerfile: str) -> Path:
+    made = directory / "own-source"
+    made.mkdir()
+    made.chmod(0o755)
+    (made / "Dockerfile").write_text(dockerfile)
+    return made
