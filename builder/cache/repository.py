@@ -6,7 +6,6 @@ the rest of the build.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 
 from builder.cache.blob import CachedBlob
@@ -37,10 +36,10 @@ class RepositoryCache:
         self._listener = listener
         self._complain = Complaints(listener)
         self._readable = self._writable = True
-        hasty = registries.with_settings(_hasty(registries.settings))
-        self._asked = hasty.repository(reference, "push")
-        self._uploader = Uploader(hasty, self._asked)
-        self._lock = threading.Lock()
+        hasty = _hasty(registries.settings)
+        self._asked = registries.with_settings(hasty).repository(reference, "push")
+        writing = registries.with_settings(replace(hasty, retries=2))
+        self._uploader = Uploader(writing, writing.repository(reference, "push"))
 
     def __str__(self) -> str:
         return str(self._repository)
@@ -54,7 +53,7 @@ class RepositoryCache:
         if not self._readable:
             return None
         try:
-            return self._get(key)
+            return self._patiently(key)
         except ImageError as error:
             self._complain(f"cache entry {self}:{key} is not used: {error.message}")
         except RegistryError as error:
@@ -64,6 +63,16 @@ class RepositoryCache:
             self._writable = self._writable and error.status in _DENIED
             self._complain(f"the cache {self} is not used: {error.message}")
         return None
+
+    def _patiently(self, key: CacheKey) -> Entry:
+        """Once more, when an answer may have been an accident; not when there was none."""
+        try:
+            return self._get(key)
+        except RegistryError as error:
+            if not (error.transient and error.status):
+                raise
+            self._asked.transport.exchange.pause(0)
+            return self._get(key)
 
     def _get(self, key: CacheKey) -> Entry:
         described, data = self._asked.get_manifest(key.value)
@@ -89,4 +98,6 @@ class RepositoryCache:
 
 def _hasty(settings: RegistrySettings) -> RegistrySettings:
     """A cache that keeps the build waiting is worth nothing."""
-    return replace(settings, retries=1, push_retries=0, connect_timeout=5, read_timeout=8, commit_timeout=60)
+    return replace(
+        settings, retries=0, push_retries=0, connect_timeout=4, read_timeout=5, longest_pause=2, commit_timeout=60
+    )

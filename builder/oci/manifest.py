@@ -110,7 +110,7 @@ def _index(value: Mapping[str, Any], media_type: str, name: str) -> Index:
     if not isinstance(entries, list):
         raise ImageError(f"the index of {name} has no manifests")
     image_format: ImageFormat = "docker" if media_type == media_types.DOCKER_LIST else "oci"
-    return Index(tuple(map(Descriptor.from_json, entries)), image_format, _annotations(value))
+    return Index(tuple(map(Descriptor.from_json, entries)), image_format, _annotations(value, name))
 
 
 def _manifest(value: Mapping[str, Any], data: bytes, media_type: str, name: str) -> Manifest:
@@ -125,8 +125,11 @@ def _manifest(value: Mapping[str, Any], data: bytes, media_type: str, name: str)
         if media_types.layer_compression(layer.media_type) is None:
             raise ImageError(f"{name} has a layer of media type {layer.media_type!r}, which Limpet does not know")
     kind = media_type if media_type in media_types.MANIFESTS else media_types.OCI_MANIFEST
-    return Manifest(Descriptor.of(kind, data), data, config, descriptors, _annotations(value))
+    return Manifest(Descriptor.of(kind, data), data, config, descriptors, _annotations(value, name))
 
 
-def _annotations(value: Mapping[str, Any]) -> Mapping[str, str]:
-    return MappingProxyType(dict(value.get("annotations") or {}))
+def _annotations(value: Mapping[str, Any], name: str) -> Mapping[str, str]:
+    annotations = value.get("annotations") or {}
+    if not isinstance(annotations, dict):
+        raise ImageError(f"the annotations of {name} are not a JSON object")
+    return MappingProxyType(annotations)

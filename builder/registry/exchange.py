@@ -19,7 +19,6 @@ from builder.registry.settings import Direction, RegistrySettings
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 8
-_LONGEST_PAUSE = 300.0  # a registry that asks for more is given up
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -74,7 +73,7 @@ class Exchange:
             if last or not failures.is_transient(response.status_code):
                 return response
             wait = retry_after(response.headers.get("Retry-After", ""))
-            if wait is not None and wait > _LONGEST_PAUSE:
+            if wait is not None and wait > self._settings.longest_pause:
                 return response
             response.close()
             self.pause(attempt, wait)
@@ -87,7 +86,7 @@ class Exchange:
         """
         if wait is None:
             wait = self._settings.backoff * 2**attempt * random.uniform(0.7, 1.3)  # noqa: S311  # spreads load only
-        if self._cancelled.wait(min(wait, _LONGEST_PAUSE)):
+        if self._cancelled.wait(min(wait, self._settings.longest_pause)):
             raise RegistryError("cancelled while waiting to ask a registry again")
 
     def _follow(

@@ -13,31 +13,11 @@ import pytest
 
 from builder.cache import CacheDamaged, CacheKey, Entry
 from builder.cache.directory import DirectoryCache
-from builder.events import Event, Message
+from tests.cache.conftest import Told
 from tests.images import layer
 
 KEY = CacheKey.of("key")
 ENTRY = Entry(layer({"file": b"text" * 1000}), "2026-01-02T03:04:05.000000006Z", "below", "copied")
-
-
-class Told:
-    """The messages that came, by level."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def tell(self, event: Event) -> None:
-        assert isinstance(event, Message)
-        self.messages.append(event)
-
-    @property
-    def warnings(self) -> list[str]:
-        return [message.text for message in self.messages if message.level == "warning"]
-
-
-@pytest.fixture
-def told() -> Told:
-    return Told()
 
 
 @pytest.fixture
