@@ -156,7 +156,7 @@ class _Reader:
     # --- RUN ---
 
     def _run(self, step: RunStep) -> Iterator[tuple[str, Part]]:
-        limits = (step.network, step.security, *step.devices)
+        limits = (step.network, step.security)
         yield "command", _text("RUN", *step.argv, *(text for item in sorted(step.pipes.items()) for text in item))
         yield "user, directory and flags", _text(step.user, step.cwd, self._inputs.hostname, *limits)
         for name in sorted(step.key_env):

@@ -351,7 +351,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "allow",
         "list",
-        "Privilege that a RUN may ask for: network.host or security.insecure.",
+        "Privilege that RUN may ask for: network.host (--network=host) or security.insecure (--security=insecure).",
         RUN,
         BUILD,
         metavar="ENTITLEMENT",

@@ -72,6 +72,7 @@ class Process:
 
     `env` is the whole environment. `uid`, `gid` and `groups` are numbers of the image. Mount targets are
     absolute paths of the image; they are made when absent, and what was made is removed afterwards.
+    `insecure` keeps what this process may do from being taken away: capabilities, /sys and all of /proc.
     `output` gets stdout and stderr as they come.
     """
 
@@ -83,6 +84,7 @@ class Process:
     groups: tuple[int, ...] = ()
     mounts: tuple[ProcessMount, ...] = ()
     network: Network = "default"
+    insecure: bool = False
     hostname: str = "buildkitsandbox"
     output: Callable[[bytes], None] = lambda _: None
 

@@ -262,13 +262,15 @@ def mount_dev(root: str) -> None:
         os.rmdir(dev + "/mqueue")  # a kernel without POSIX message queues
 
 
-def mount_proc(root: str, fresh: bool) -> None:
+def mount_proc(root: str, fresh: bool, restricted: bool) -> None:
     """The /proc of the new pid namespace, or the pod's with whatever the pod's runtime masked in it."""
     proc = place(root, "/proc", directory=True)
     if not fresh:
         mount("/proc", proc, flags=MS_BIND | MS_REC)
         return
     mount("proc", proc, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    if not restricted:
+        return
     for name in MASKED:
         path = f"{proc}/{name}"
         if os.path.isdir(path):
@@ -282,12 +284,14 @@ def mount_proc(root: str, fresh: bool) -> None:
             make_read_only(path)
 
 
-def mount_sys(root: str) -> None:
-    """The machine's /sys, read-only."""
+def mount_sys(root: str, restricted: bool) -> None:
+    """The machine's /sys, read-only if `restricted`."""
     if not os.path.isdir("/sys/kernel"):
         return
     path = place(root, "/sys", directory=True)
     mount("/sys", path, flags=MS_BIND | MS_REC)
+    if not restricted:
+        return
     make_read_only(path)
     if os.path.isdir(path + "/firmware"):
         mount("tmpfs", path + "/firmware", "tmpfs", MS_RDONLY, "size=0k")
@@ -300,8 +304,8 @@ def enter_root(spec: Spec) -> None:
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     mount(root, root, flags=MS_BIND)
     mount("tmpfs", scratch, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700")
-    mount_proc(root, fresh=spec["pid_namespace"])
-    mount_sys(root)
+    mount_proc(root, fresh=spec["pid_namespace"], restricted=not spec["insecure"])
+    mount_sys(root, restricted=not spec["insecure"])
     mount_dev(root)
     for number, item in enumerate(spec["mounts"]):
         MOUNTS[item["kind"]](root, {**item, "memory": f"{scratch}/{number}"})
@@ -392,7 +396,8 @@ def install_filter(program: list[list[int]], listener: socket.socket) -> None:
 
 
 def drop_privileges(spec: Spec, listener: socket.socket | None) -> None:
-    limit_capabilities()
+    if not spec["insecure"]:
+        limit_capabilities()
     if spec["kind"] == "namespaces" and not spec["pid_namespace"]:
         refuse_signals_to_outside()
     if listener is not None:
@@ -457,6 +462,9 @@ def run_command(spec: Spec, report: int, listener: socket.socket | None, mapped:
         os.setsid()
         if mapped is not None:
             nest_user_namespace(*mapped)
+            if spec["insecure"]:
+                # Only in a mount namespace of that user namespace do its capabilities allow to mount.
+                check(libc.unshare(CLONE_NEWNS), "nested mount namespace")
         if spec["kind"] == "chroot":
             os.chroot(spec["root"])
         os.umask(0o022)

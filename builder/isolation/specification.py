@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import IsolationError
-from builder.isolation import AgentSocket, Bind, Cache, Process, ProcessMount, SecretFile, Tmpfs
+from builder.isolation import AgentSocket, Bind, Cache, Process, ProcessMount, SecretFile, Tmpfs, syscalls
 from builder.isolation.agent import agent_proxy
 from builder.isolation.mount_points import MountPoints
 
@@ -64,7 +64,15 @@ def specification(
 
 
 def command(process: Process) -> dict[str, Any]:
-    """The part of a specification that every kind of sandbox needs."""
+    """The part of a specification that every kind of sandbox needs.
+
+    Raises IsolationError when `process` is to have privileges that this process does not have.
+    """
+    if process.insecure and syscalls.CAP_SYS_ADMIN not in syscalls.effective_capabilities():
+        raise IsolationError(
+            "RUN --security=insecure needs CAP_SYS_ADMIN, or namespaces to have it in, and this pod allows neither",
+            "`limpet doctor` shows what to change in the pod",
+        )
     return {
         "argv": list(process.argv),
         "env": dict(process.env),
@@ -73,6 +81,7 @@ def command(process: Process) -> dict[str, Any]:
         "gid": process.gid,
         "groups": list(process.groups),
         "network": process.network,
+        "insecure": process.insecure,
         "hostname": process.hostname,
     }
 

@@ -7,7 +7,6 @@ Nothing here reads a file or a root filesystem or speaks to a registry: what mus
 from builder.plan.planner import external_images, plan
 from builder.plan.render import render_json, render_text
 from builder.plan.values import (
-    DEVICE,
     NETWORK_HOST,
     SCRATCH,
     SECURITY_INSECURE,
@@ -26,7 +25,6 @@ from builder.plan.values import (
 )
 
 __all__ = [
-    "DEVICE",
     "NETWORK_HOST",
     "SCRATCH",
     "SECURITY_INSECURE",

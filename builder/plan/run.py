@@ -15,7 +15,7 @@ from builder.plan.metadata import DEFAULT_SHELL
 from builder.plan.mounts import run_mounts
 from builder.plan.scope import Scope, StageState, proxies
 from builder.plan.text import one_line
-from builder.plan.values import DEVICE, NETWORK_HOST, SECURITY_INSECURE
+from builder.plan.values import NETWORK_HOST, SECURITY_INSECURE
 from builder.steps.step import RunStep, SshMount, Step
 
 _PIPES = "/dev/pipes"
@@ -53,7 +53,6 @@ def run(instruction: Run, state: StageState, scope: Scope) -> tuple[StageState, 
         mounts=mounts,
         network=instruction.network,
         security=instruction.security,
-        devices=instruction.devices,
         pipes=command.pipes,
     )
     return state, step
@@ -68,13 +67,18 @@ def _check_entitlements(instruction: Run, scope: Scope) -> None:
     wanted = {
         NETWORK_HOST: "--network=host" if instruction.network == "host" else "",
         SECURITY_INSECURE: "--security=insecure" if instruction.security == "insecure" else "",
-        DEVICE: f"--device={instruction.devices[0]}" if instruction.devices else "",
     }
+    if instruction.devices:
+        raise DockerfileError(
+            f"RUN --device={instruction.devices[0]}: devices are not supported",
+            "BuildKit has them in its labs channel only; leave the flag out",
+            location=instruction.location,
+        )
     for entitlement, flag in wanted.items():
         if flag and entitlement not in scope.options.allow:
             raise DockerfileError(
                 f"RUN {flag} is not allowed in this build",
-                f"leave the flag out; the build would have to be given {entitlement}",
+                f"pass --allow={entitlement} if you trust this Dockerfile with it, or leave the flag out",
                 location=instruction.location,
             )
 

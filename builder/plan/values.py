@@ -19,7 +19,6 @@ SCRATCH = "scratch"
 
 NETWORK_HOST = "network.host"
 SECURITY_INSECURE = "security.insecure"
-DEVICE = "device"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +35,7 @@ class PlanOptions:
     `epochs` gives the time (seconds since 1970) of `context` and of named contexts that have one, for
     `SOURCE_DATE_EPOCH=<name>`.
     `ignore_patterns` are those of the context's ignore file, empty when there is none.
-    `allow` holds what RUN may ask for beyond the usual: NETWORK_HOST, SECURITY_INSECURE, DEVICE.
+    `allow` holds what RUN may ask for beyond the usual: NETWORK_HOST, SECURITY_INSECURE.
     """
 
     build_platform: Platform

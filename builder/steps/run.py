@@ -23,15 +23,8 @@ def run_process(
     """The process of `step` in the root filesystem `tree`; its mounts exist as long as the context lasts.
 
     USER is looked up in `tree` as runc does. HOME is the user's unless the environment has one. Secrets that the
-    step mounts as variables are in the environment of this process and nowhere else. Raises DockerfileError, also
-    for `--security=insecure` and `--device`: no isolation here can give a process more than the pod has.
+    step mounts as variables are in the environment of this process and nowhere else. Raises DockerfileError.
     """
-    beyond = [
-        *(["--security=insecure"] if step.security == "insecure" else []),
-        *map("--device={}".format, step.devices),
-    ]
-    if beyond:
-        raise DockerfileError(f"RUN {beyond[0]} cannot be done", "leave the flag out", location=step.location)
     try:
         user = users.run_user(tree, step.user)
     except ImageError as error:
@@ -47,6 +40,7 @@ def run_process(
             groups=user.groups,
             mounts=(*prepared.mounts, *scripts),
             network=step.network,
+            insecure=step.security == "insecure",
             output=output,
         )
 

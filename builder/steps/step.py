@@ -177,8 +177,8 @@ RunMount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
 class RunStep(Step):
     """RUN. `env` has ENV, ARGs and proxies; `key_env` the part of it that decides the result (no proxies).
 
-    `pipes` are heredoc scripts with `#!`: files mode 0755 under /dev/pipes, by name. `security` and `devices` are
-    what they are without `--security` and `--device` unless the build was allowed more.
+    `pipes` are heredoc scripts with `#!`: files mode 0755 under /dev/pipes, by name. `security` and `network`
+    are what they are without `--security` and `--network` unless the build was allowed more.
     """
 
     argv: tuple[str, ...]
@@ -190,4 +190,3 @@ class RunStep(Step):
     network: Literal["default", "none", "host"] = "default"
     pipes: Mapping[str, str] = field(default_factory=dict)
     security: Literal["sandbox", "insecure"] = "sandbox"
-    devices: tuple[str, ...] = ()

@@ -378,6 +378,18 @@ def test_what_an_isolation_cannot_do_names_its_line(limpet: Builder) -> None:
     assert "--network=none" in log
 
 
+@pytest.mark.parametrize(
+    ("flag", "entitlement"), [("--network=host", "network.host"), ("--security=insecure", "security.insecure")]
+)
+def test_a_privilege_that_was_not_given(limpet: Builder, flag: str, entitlement: str) -> None:
+    limpet.dockerfile(f"FROM base\nRUN {flag} true\n")
+    log = limpet.fails("--no-push")
+    assert "error: Dockerfile:2: " in log
+    assert f"--allow={entitlement}" in log
+    done = limpet("--no-push", f"--allow={entitlement}")
+    assert done.returncode == 0, done.stderr
+
+
 class TestAFailingCommand:
     @pytest.mark.parametrize(("command", "code"), [("exit 7", 7), ("nosuchprogram", 127), ("kill -9 $$", 137)])
     def test_its_code_is_limpets(self, limpet: Builder, registry: RegistryServer, command: str, code: int) -> None:

@@ -138,6 +138,17 @@ def test_capabilities_are_those_of_a_container(place: Place) -> None:
     assert values["CapAmb:"] == values["CapInh:"] == "0" * 16
 
 
+def test_an_insecure_process_keeps_what_the_pod_has(place: Place) -> None:
+    script = "mount -t tmpfs x /tmp && echo mounted; grep CapBnd /proc/self/status"
+    if place.kind.isolation == "chroot":
+        with pytest.raises(AssertionError, match="security=insecure needs CAP_SYS_ADMIN"):
+            place("script", scripts=[script], insecure=True)
+        return
+    mounted, bounding = output(place, script, insecure=True).splitlines()
+    assert mounted == "mounted"
+    assert int(bounding.split()[1], 16) & 1 << 21  # CAP_SYS_ADMIN
+
+
 def test_mounts_cannot_be_undone(place: Place) -> None:
     if place.kind.isolation != "namespaces":
         pytest.skip("nothing is mounted")

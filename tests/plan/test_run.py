@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builder.errors import DockerfileError
-from builder.plan import DEVICE, NETWORK_HOST, SECURITY_INSECURE
+from builder.plan import NETWORK_HOST, SECURITY_INSECURE
 from builder.steps.step import (
     BindMount,
     CacheMount,
@@ -90,7 +90,6 @@ def test_a_secret_value_is_never_shown() -> None:
     [
         ("--network=host", NETWORK_HOST),
         ("--security=insecure", SECURITY_INSECURE),
-        ("--device=vendor.com/class=name", DEVICE),
     ],
 )
 def test_more_than_usual_must_be_allowed(flag: str, entitlement: str) -> None:
@@ -98,8 +97,15 @@ def test_more_than_usual_must_be_allowed(flag: str, entitlement: str) -> None:
     with pytest.raises(DockerfileError, match=flag) as caught:
         plan_of(text)
     assert caught.value.location is not None and caught.value.location.start == 2
+    assert f"--allow={entitlement}" in caught.value.hint
     step = run_step(text, allow=frozenset({entitlement}))
-    assert (step.network, step.security, step.devices) != ("default", "sandbox", ())
+    assert (step.network, step.security) != ("default", "sandbox")
+
+
+def test_devices_are_refused() -> None:
+    with pytest.raises(DockerfileError, match=r"--device=vendor\.com/class=name") as caught:
+        plan_of("FROM a\nRUN --device=vendor.com/class=name x")
+    assert caught.value.location is not None and caught.value.location.start == 2
 
 
 def test_no_network_is_always_allowed() -> None:
