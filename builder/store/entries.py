@@ -236,7 +236,9 @@ def remove_unused(root: Path, path: Path) -> bool:
     if descriptor is None:
         return False
     try:
-        discard(root, path)
+        removed = _take_away(root, path)
+        if removed is not None:
+            remove_tree(removed)
     finally:
         os.close(descriptor)
     return True
@@ -244,13 +246,9 @@ def remove_unused(root: Path, path: Path) -> bool:
 
 def discard(root: Path, path: Path) -> None:
     """Take `path` away in one step; its files are removed when nobody uses them any more. Raises OSError."""
-    removed = root / PARTIAL / f"removed.{uuid.uuid4().hex}"
-    removed.parent.mkdir(exist_ok=True)
-    try:
-        os.rename(path, removed)
-    except FileNotFoundError:
-        return  # somebody else was faster
-    remove_removed(removed)
+    removed = _take_away(root, path)
+    if removed is not None:
+        remove_removed(removed)
 
 
 def remove_removed(path: Path) -> bool:
@@ -280,6 +278,17 @@ def remove_dead_partial(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _take_away(root: Path, path: Path) -> Path | None:
+    """Where `path` is now; None when somebody else was faster."""
+    removed = root / PARTIAL / f"removed.{uuid.uuid4().hex}"
+    removed.parent.mkdir(exist_ok=True)
+    try:
+        os.rename(path, removed)
+    except FileNotFoundError:
+        return None
+    return removed
 
 
 def _read(kind: str, name: str, path: Path) -> Entry:
