@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,11 +86,20 @@ def executor() -> Iterator[Forks]:
 
 def run(case: Case, executor: Forks, servers: Servers, directory: Path) -> Outcome:
     """Carry out `case` in `directory`, which is empty."""
-    places = servers.places(directory)
+    write_case(case, directory, servers.places(directory))
+    env = environment_of(case, directory, servers)
+    return Outcome(executor.run(servers.arguments(case, directory), env, directory), directory)
+
+
+def write_case(case: Case, directory: Path, places: Mapping[str, str]) -> None:
+    """Make the context of `case` in `directory`, with `@NAME@` replaced in its Dockerfile."""
     write_context(case, directory / "context")
     dockerfile = directory / "context/Dockerfile"
     if dockerfile.exists():
         dockerfile.write_text(substituted(dockerfile.read_text(), places))
-    env = {"PATH": os.environ["PATH"], "HOME": str(directory), "TMPDIR": str(directory)}
-    env |= {name: substituted(value, places) for name, value in case.environment.items()}
-    return Outcome(executor.run(servers.arguments(case, directory), env, directory), directory)
+
+
+def environment_of(case: Case, directory: Path, servers: Servers) -> dict[str, str]:
+    """The executor's whole environment when it runs in `directory`."""
+    usual = {"PATH": os.environ["PATH"], "HOME": str(directory), "TMPDIR": str(directory)}
+    return {**usual, **{k: substituted(v, servers.places(directory)) for k, v in case.environment.items()}}
