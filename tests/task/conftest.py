@@ -44,6 +44,19 @@ def content_hash() -> str:
     return digest.hexdigest()[:16]
 
 
+def build_image(layout: Path, *flags: str) -> None:
+    """Build the executor image with this checkout's Limpet, as an OCI layout."""
+    done = subprocess.run(
+        [ROOT / "scripts/image.sh", *flags, "--no-push", f"--oci-layout-path={layout}"],
+        cwd=ROOT,
+        env={**os.environ, "LIMPET": f"{sys.executable} -m builder"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
 @pytest.fixture(scope="session")
 def executor_layout() -> Path:
     """The executor image as an OCI layout, built by Limpet once for each state of what it is made of."""
@@ -61,15 +74,7 @@ def executor_layout() -> Path:
                 if old.is_dir():
                     shutil.rmtree(old)
             made = directory / "new"
-            done = subprocess.run(
-                [ROOT / "scripts/image.sh", "--no-push", f"--oci-layout-path={made}"],
-                cwd=ROOT,
-                env={**os.environ, "LIMPET": f"{sys.executable} -m builder"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            assert done.returncode == 0, done.stdout[-4000:]
+            build_image(made)
             made.rename(layout)
     return layout
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
+import tarfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import builder
-from tests.task.conftest import ROOT
+from tests.task.conftest import ROOT, build_image
 
 MODULES = "isal, zstandard, yaml, rich, requests, boto3, google.cloud.storage, azure.storage.blob, azure.identity"
 
@@ -25,12 +28,58 @@ def run(image: str, *argv: str, user: str = "0", entrypoint: str = "") -> str:
     return done.stdout
 
 
+def manifest(layout: Path) -> dict[str, Any]:
+    index = json.loads((layout / "index.json").read_text())
+    digest = index["manifests"][0]["digest"]
+    found: dict[str, Any] = json.loads((layout / "blobs" / digest.replace(":", "/")).read_text())
+    return found
+
+
 @pytest.mark.root
 def test_it_is_small(executor_layout: Path) -> None:
-    index = json.loads((executor_layout / "index.json").read_text())
-    digest = index["manifests"][0]["digest"]
-    manifest = json.loads((executor_layout / "blobs" / digest.replace(":", "/")).read_text())
-    assert sum(layer["size"] for layer in manifest["layers"]) < 90 * 2**20
+    assert sum(layer["size"] for layer in manifest(executor_layout)["layers"]) < 90 * 2**20
+
+
+@pytest.mark.root
+def test_another_build_gives_the_same_layers_and_a_shell(executor_layout: Path, tmp_path: Path) -> None:
+    """The debug variant is the executor with one layer more: what was built twice is the same, bit by bit."""
+    build_image(tmp_path / "debug", "--target=debug")
+    *layers, shell = manifest(tmp_path / "debug")["layers"]
+    assert layers == manifest(executor_layout)["layers"]
+    with tarfile.open(tmp_path / "debug/blobs" / shell["digest"].replace(":", "/")) as archive:
+        members = {member.name.rstrip("/"): member for member in archive}
+    assert members["busybox/busybox"].isfile() and members["busybox/sh"].linkname == "busybox"
+    assert all(name == "busybox" or name.startswith("busybox/") for name in members)
+
+
+@pytest.mark.root
+def test_kanikos_names_are_there(executor: str) -> None:
+    assert f"v{builder.__version__}" in run(executor, "version")  # the image's own entrypoint
+    assert "--destination" in run(executor, "--help", entrypoint="/kaniko/executor")
+    assert "--cache-dir" in run(executor, "--help", entrypoint="/kaniko/warmer")
+    script = "for d in /kaniko/.docker /kaniko/ssl/certs /workspace /cache; do test -d $d || echo no $d; done; pwd"
+    assert run(executor, "-c", script, entrypoint="/bin/sh") == "/workspace\n"
+    script = "touch /workspace/a /cache/a /tmp/a /var/tmp/a"
+    run(executor, "-c", f"{script} && busybox rm -f {script[6:]}", entrypoint="/bin/sh", user="1000")
+
+
+@pytest.mark.root
+def test_another_architecture_is_planned(tmp_path: Path) -> None:
+    """Nothing in its Dockerfile is about an architecture: the plan for arm64 resolves, with a base for arm64."""
+    context = tmp_path / "base"
+    context.mkdir()
+    (context / "Dockerfile").write_text("FROM scratch\nENV PATH=/bin\n")
+    limpet = [sys.executable, "-m", "builder"]
+    arm = "--custom-platform=linux/arm64"
+    layout = f"--oci-layout-path={tmp_path}/layout"
+    subprocess.run([*limpet, f"--context={context}", "--no-push", arm, layout], cwd=ROOT, check=True)
+    argv = [*limpet, "plan", arm, "--context=.", "--dockerfile=image/Dockerfile", "--build-arg=BASE=debian"]
+    argv += [f"--build-context=debian=oci-layout://{tmp_path}/layout", f"--build-context=wheels={context}"]
+    planned = json.loads(subprocess.run([*argv, "--format=json"], cwd=ROOT, check=True, capture_output=True).stdout)
+    assert "linux/arm64" in json.dumps(planned) and "amd64" not in json.dumps(planned)
+    assert not re.search(
+        r"x86.64|amd64", (ROOT / "image/Dockerfile").read_text() + (ROOT / "image/assemble.py").read_text()
+    )
 
 
 @pytest.mark.parametrize("user", ["0", "1000", "54321"])
