@@ -7,12 +7,14 @@ the same results of the RUN steps below it as it was made on: layers of differen
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from builder.cache import CacheKey, Entry, LayerCache
+from builder.cache.record import BuildRecord, RecordedStage, RecordedStep, shortened, why_missed
 from builder.errors import BuildError, ImageError
 from builder.events import Listener, Message
 from builder.oci.image import Layer
@@ -30,6 +32,7 @@ from builder.steps.step import (
 
 _LOOKUPS = 16  # requests at once
 _WRITERS = 4
+_ABSENT = "not in the cache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +48,33 @@ class ReuseSettings:
 
 @dataclass(frozen=True, slots=True)
 class StepKey:
-    """`inputs` is what the step adds to the key of the step before, by the name that people know it by."""
+    """`inputs` is what the step adds to the key of the step before, by the name that people know it by.
+
+    `stages` says which of them stand for a stage, by its index.
+    """
 
     key: CacheKey
     inputs: Mapping[str, str] = field(repr=False)
+    stages: Mapping[str, int] = field(default_factory=dict)
+
+    def labelled(self, plan: Plan) -> dict[str, str]:
+        """`inputs` with the stages' own names."""
+        return {
+            f"{name} (stage {plan.stage(self.stages[name]).display})" if name in self.stages else name: value
+            for name, value in self.inputs.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class PlanKeys:
     """`steps` has a key for each step that makes a layer, by stage and step (from 0); none from the first step on
-    whose inputs cannot be had. `bases` is what decides the keys of a stage before its first step.
+    whose inputs cannot be had. `bases` is what decides the keys of a stage before its first step, `ends` the keys
+    that stand for whole stages.
     """
 
     steps: Mapping[tuple[int, int], StepKey]
     bases: Mapping[int, Mapping[str, str]] = field(repr=False)
+    ends: Mapping[int, CacheKey | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +104,9 @@ class Reuse:
         settings: ReuseSettings,
         listener: Listener,
         layers: LayersMade,
+        project: str,
     ) -> None:
-        """Looks everything up."""
+        """Looks everything up. `project` is what this build is one of many of."""
         self._plan = plan
         self._cache = cache
         self._settings = settings
@@ -99,7 +116,11 @@ class Reuse:
         self._units = {stage.index: _units(stage, keys, settings) for stage in plan.stages}
         self._hits: dict[tuple[int, int], Entry] = {}
         self._reasons: dict[tuple[int, int], str] = {}
+        self._record = _record_of(plan, keys)
+        self._record_name = CacheKey.of("build", project, str(plan.platform), *map(str, plan.targets))
+        self._record_before: bytes | None = None
         self._judge(self._look_up())
+        self._explain()
         self.needed = self._needed()
         for stage in plan.stages:
             if stage.index not in self.needed:
@@ -131,6 +152,9 @@ class Reuse:
 
     def finish(self, *, cancel: bool = False) -> None:
         """Wait until everything is written; with `cancel`, for what is being written only."""
+        record = self._record.encode()
+        if self._reasons and self._settings.write and not cancel and record != self._record_before:
+            self._writers.submit(self._cache.put_record, self._record_name, record)
         self._writers.shutdown(wait=True, cancel_futures=cancel)
 
     # --- looking up ---
@@ -174,7 +198,7 @@ class Reuse:
         if unit.key is None:
             return "what it reads is not known before"
         if entry is None:
-            return "not in the cache"
+            return _ABSENT
         try:
             age = entry.age(now)
         except ImageError as error:
@@ -188,6 +212,21 @@ class Reuse:
         if below.value != entry.below:
             return "it was made on another result of a RUN before it"
         return ""
+
+    def _explain(self) -> None:
+        """Say why steps are not in the cache, by what the last build was made of."""
+        absent = [place for place, reason in self._reasons.items() if reason == _ABSENT]
+        if not self._reasons:
+            return
+        before = None
+        self._record_before = self._cache.get_record(self._record_name)
+        if self._record_before is not None:
+            with contextlib.suppress(ImageError):
+                before = BuildRecord.decode(self._record_before)
+        for index, number in absent:
+            stage = self._plan.stage(index)
+            position = sum(makes_layer(step) for step in stage.steps[:number])
+            self._reasons[index, number] = why_missed(self._record, before, stage.display, position)
 
     def _needed(self) -> frozenset[int]:
         needed: set[int] = set()
@@ -362,6 +401,22 @@ def _unit(stage: PlannedStage, number: int, first: int, keys: PlanKeys, settings
     )
 
 
+def _record_of(plan: Plan, keys: PlanKeys) -> BuildRecord:
+    stages = {}
+    for stage in plan.stages:
+        base = dict(keys.bases.get(stage.index, {}))
+        if isinstance(stage.base, StageBase):
+            base[f"stage {plan.stage(stage.base.index).display}"] = str(keys.ends[stage.base.index])
+        steps = []
+        for number, step in enumerate(stage.steps):
+            if makes_layer(step):
+                key = keys.steps.get((stage.index, number))
+                inputs = shortened(key.labelled(plan)) if key is not None else {}
+                steps.append(RecordedStep(step.text, key.key.value if key is not None else "", inputs))
+        stages[stage.display] = RecordedStage(shortened(base), tuple(steps))
+    return BuildRecord(stages)
+
+
 def makes_layer(step: Step) -> bool:
     """Whether `step` makes a layer, be it an empty one."""
     return isinstance(step, CopyStep | AddStep | WorkdirStep | RunStep)
@@ -384,10 +439,14 @@ def look_up(
     cache: LayerCache,
     settings: ReuseSettings,
     listener: Listener,
+    project: str = "",
 ) -> list[Reuse]:
-    """The cache as each of `plans` meets it, in their order; `owners` says which plan builds a stage of several."""
+    """The cache as each of `plans` meets it, in their order; `owners` says which plan builds a stage of several.
+
+    Builds with the same `project` are compared with each other.
+    """
     made: dict[tuple[int, int, int], Future[Layer]] = {}
     return [
-        Reuse(plan, each, cache, settings, listener, LayersMade(owned, made))
+        Reuse(plan, each, cache, settings, listener, LayersMade(owned, made), project)
         for plan, owned, each in zip(plans, owners, keys, strict=True)
     ]

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.cache import CacheKey
+from builder.cache.record import INSTRUCTION, VARIABLE
 from builder.dockerfile.git_reference import GitReference, parse_git_reference
 from builder.errors import BuildError
-from builder.layer.writer import LayerFormat
 from builder.oci.image import Image
 from builder.oci.platform import Platform
 from builder.plan import SCRATCH, ImageBase, Plan, PlannedStage, StageBase
 from builder.reuse import PlanKeys, StepKey, makes_layer
+from builder.stage import StageSettings
 from builder.step_work import Inputs
 from builder.steps.context import ContextTree
 from builder.steps.digest import digest, selection_digest
@@ -65,7 +66,7 @@ class KeySources:
 
     inputs: Inputs
     resolve: ResolveImage
-    layer_format: LayerFormat
+    stage: StageSettings
     git_commit: GitCommit | None = None
 
 
@@ -97,21 +98,22 @@ def plan_keys(plan: Plan, sources: KeySources) -> PlanKeys:
             if step_key is not None:
                 steps[stage.index, number] = step_key
         ends[stage.index] = key
-    return PlanKeys(steps, {index: parts for index, parts in bases.items() if parts is not None})
+    return PlanKeys(steps, {index: parts for index, parts in bases.items() if parts is not None}, ends)
 
 
 def _keyed(before: CacheKey, parts: Mapping[str, Part] | None, ends: Mapping[int, CacheKey | None]) -> StepKey | None:
     if parts is None:
         return None
     inputs: dict[str, str] = {}
+    stages: dict[str, int] = {}
     for name, part in parts.items():
         if isinstance(part, FromStage):
             end = ends[part.index]
             if end is None:
                 return None
-            part = end.value
+            stages[name], part = part.index, end.value
         inputs[name] = part
-    return StepKey(before.extend(*(text for item in inputs.items() for text in item)), inputs)
+    return StepKey(before.extend(*(text for item in inputs.items() for text in item)), inputs, stages)
 
 
 class _Reader:
@@ -130,11 +132,12 @@ class _Reader:
                 return None
         else:
             base = SCRATCH
-        form = self._sources.layer_format
+        written = self._sources.stage
+        form = written.layer_format
         return {
             "the base image": base,
             "the platform": str(stage.platform),
-            "how layers are written": json.dumps([form.compression, form.newest_mtime]),
+            "how layers are written": json.dumps([form.compression, form.newest_mtime, written.ignore_paths]),
         }
 
     def read(self, step: Step) -> Mapping[str, Part] | None:
@@ -148,7 +151,7 @@ class _Reader:
                 case AddStep():
                     return dict(self._add(step))
                 case WorkdirStep():
-                    return {"instruction": _text("WORKDIR", step.path, step.user)}
+                    return {INSTRUCTION: _text("WORKDIR", step.path, step.user)}
         except BuildError:
             return None  # the step itself will say it, when its time has come
         raise NotImplementedError(type(step))
@@ -157,13 +160,13 @@ class _Reader:
 
     def _run(self, step: RunStep) -> Iterator[tuple[str, Part]]:
         limits = (step.network, step.security)
-        yield "command", _text("RUN", *step.argv, *(text for item in sorted(step.pipes.items()) for text in item))
-        yield "user, directory and flags", _text(step.user, step.cwd, self._inputs.hostname, *limits)
+        yield INSTRUCTION, _text("RUN", *step.argv, *(text for item in sorted(step.pipes.items()) for text in item))
+        yield "its user, directory or flags", _text(step.user, step.cwd, self._inputs.hostname, *limits)
         for name in sorted(step.key_env):
-            yield f"variable {name}", step.key_env[name]
+            yield VARIABLE + name, step.key_env[name]
         for number, mount in enumerate(step.mounts):
             name = f"mount {number + 1}"
-            yield name, _mount_text(mount)
+            yield f"{name}'s flags", _mount_text(mount)
             if isinstance(mount, BindMount) or (isinstance(mount, CacheMount) and mount.origin is not None):
                 assert mount.origin is not None
                 yield f"what {name} reads", self._origin(mount.origin, mount.source)
@@ -187,7 +190,7 @@ class _Reader:
     # --- COPY and ADD ---
 
     def _copy(self, step: CopyStep) -> Iterator[tuple[str, Part]]:
-        yield "instruction", self._copy_text("COPY", step, str(step.parents), *step.sources)
+        yield INSTRUCTION, self._copy_text("COPY", step, str(step.parents), *step.sources)
         if step.sources:
             yield "what it copies", self._selected(step)
 
@@ -206,7 +209,7 @@ class _Reader:
 
     def _add(self, step: AddStep) -> Iterator[tuple[str, Part]]:
         flags = (step.checksum, str(step.keep_git_dir), str(step.unpack))
-        yield "instruction", self._copy_text("ADD", step, *flags, *map(without_user, step.sources))
+        yield INSTRUCTION, self._copy_text("ADD", step, *flags, *map(without_user, step.sources))
         for source in step.sources:
             git = parse_git_reference(source)
             if git is not None and not git.like_local_path:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from builder.layer.writer import LayerFormat
 from builder.oci.image import Image
 from builder.oci.platform import Platform
+from builder.stage import StageSettings
 from builder.step_keys import KeySources, plan_keys
 from builder.step_work import Inputs
 from builder.steps.cache_mounts import CacheMounts
@@ -57,7 +58,7 @@ class Context:
             work_dir=self.directory / "work",
         )
         plan = plan_of(text, **options)
-        keys = plan_keys(plan, KeySources(inputs, self.resolve, layer_format or LayerFormat())).steps
+        keys = plan_keys(plan, KeySources(inputs, self.resolve, StageSettings(layer_format or LayerFormat()))).steps
         numbers = [(stage.index, number) for stage in plan.stages for number in range(len(stage.steps))]
         return [keys[place].key.value if place in keys else "" for place in numbers]
 

@@ -25,6 +25,7 @@ from builder.oci.verified import BUFFER
 
 SCHEME = "oci:"
 PARTIAL = ".partial-"
+RECORDS = "records"
 
 
 class DirectoryCache:
@@ -66,6 +67,24 @@ class DirectoryCache:
             self._complain(f"cannot write the cache {self}: {error.strerror or error}")
         except BuildError as error:
             self._complain(f"cannot write the cache {self}: {error.message}")
+
+    def get_record(self, name: CacheKey) -> bytes | None:
+        """See LayerCache."""
+        try:
+            return (self.path / RECORDS / name.value).read_bytes()
+        except OSError:
+            return None
+
+    def put_record(self, name: CacheKey, data: bytes) -> None:
+        """See LayerCache."""
+        try:
+            (self.path / RECORDS).mkdir(parents=True, exist_ok=True)
+            handle, partial = tempfile.mkstemp(prefix=PARTIAL, dir=self.path)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.replace(partial, self.path / RECORDS / name.value)
+        except OSError as error:
+            self._complain(f"cannot write the cache {self}: {error.strerror or error}")
 
     def _put(self, directory: Path, entry: Entry, text: str) -> None:
         scratch = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self.path))

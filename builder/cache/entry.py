@@ -99,6 +99,14 @@ class LayerCache(Protocol):
         """Keep `entry` under `key`, in place of what is there; `text` is the instruction. Returns when it is done."""
         ...
 
+    def get_record(self, name: CacheKey) -> bytes | None:
+        """What was kept under `name` besides entries: see builder.cache.record."""
+        ...
+
+    def put_record(self, name: CacheKey, data: bytes) -> None:
+        """Keep `data` under `name`, in place of what is there."""
+        ...
+
 
 class NoCache:
     """A store that is always empty."""
@@ -107,6 +115,12 @@ class NoCache:
         return None
 
     def put(self, key: CacheKey, entry: Entry, text: str) -> None:
+        pass
+
+    def get_record(self, name: CacheKey) -> bytes | None:
+        return None
+
+    def put_record(self, name: CacheKey, data: bytes) -> None:
         pass
 
 
@@ -121,6 +135,12 @@ class WriteOnly:
 
     def put(self, key: CacheKey, entry: Entry, text: str) -> None:
         self.cache.put(key, entry, text)
+
+    def get_record(self, name: CacheKey) -> bytes | None:
+        return self.cache.get_record(name)
+
+    def put_record(self, name: CacheKey, data: bytes) -> None:
+        self.cache.put_record(name, data)
 
     def __str__(self) -> str:
         return str(self.cache)

@@ -6,6 +6,8 @@ the rest of the build.
 
 from __future__ import annotations
 
+import base64
+import zlib
 from dataclasses import replace
 
 from builder.cache.blob import CachedBlob
@@ -14,8 +16,12 @@ from builder.cache.entry import Entry, layer_of, read_entry
 from builder.cache.key import CacheKey
 from builder.errors import BuildError, ImageError, RegistryError
 from builder.events import Listener
+from builder.layer.writer import empty_layer
+from builder.oci.config import History, ImageConfig
+from builder.oci.image import Image
 from builder.oci.index import Index
-from builder.oci.manifest import parse_manifest
+from builder.oci.manifest import Manifest, parse_manifest
+from builder.oci.platform import Platform
 from builder.oci.reference import Reference
 from builder.registry.download import RemoteBlob
 from builder.registry.push import Uploader
@@ -24,6 +30,9 @@ from builder.registry.settings import RegistrySettings
 
 _DENIED = (401, 403)  # reading only: a repository that does not exist yet may be written
 _ABSENT = 404
+_RECORD = "limpet.cache.build"
+_RECORD_LIMIT = 16 << 20  # bytes
+RECORD_PREFIX = "build-"
 
 
 class RepositoryCache:
@@ -85,6 +94,25 @@ class RepositoryCache:
         self._registries.note_blob(self._repository, layer.digest)
         return entry
 
+    def get_record(self, name: CacheKey) -> bytes | None:
+        """See LayerCache."""
+        if not self._readable:
+            return None
+        try:
+            described, data = self._asked.get_manifest(record_tag(name))
+            return read_record(parse_manifest(data, described.media_type, f"{self}:{record_tag(name)}"))
+        except BuildError:
+            return None  # it explains things, nothing depends on it
+
+    def put_record(self, name: CacheKey, data: bytes) -> None:
+        """See LayerCache."""
+        if not self._writable:
+            return
+        try:
+            self._uploader.finish(record_image(data), (record_tag(name),))
+        except BuildError as error:
+            self._complain(f"cannot write the cache {self}: {error.message}")
+
     def put(self, key: CacheKey, entry: Entry, text: str) -> None:
         """See LayerCache."""
         if not self._writable:
@@ -94,6 +122,28 @@ class RepositoryCache:
         except BuildError as error:
             self._writable = False
             self._complain(f"cannot write the cache {self}: {error.message}")
+
+
+def record_tag(name: CacheKey) -> str:
+    """The tag of a record: no entry has it."""
+    return RECORD_PREFIX + name.value[:32]
+
+
+def record_image(data: bytes) -> Image:
+    """A record as an image: in an annotation, so that one request has it all."""
+    text = base64.b64encode(zlib.compress(data)).decode()
+    image = Image(ImageConfig(Platform.host()), format="oci", annotations={_RECORD: text})
+    # Some registries take no image without a layer.
+    return image.append(empty_layer(), History(created_by="the record of a build"))
+
+
+def read_record(manifest: Index | Manifest) -> bytes:
+    """What record_image() was made of. Raises ImageError."""
+    try:
+        data = zlib.decompressobj().decompress(base64.b64decode(str(manifest.annotations[_RECORD])), _RECORD_LIMIT)
+    except (KeyError, ValueError, zlib.error) as error:
+        raise ImageError(f"it is no record of a build: {error}") from error
+    return data
 
 
 def _hasty(settings: RegistrySettings) -> RegistrySettings:

@@ -11,7 +11,7 @@ from typing import Any
 
 from builder.build import BuildSettings, build, stages_of
 from builder.cli.arguments import Arguments
-from builder.cli.caching import layer_cache, reuse_settings, with_cache
+from builder.cli.caching import layer_cache, with_cache
 from builder.cli.images import Images
 from builder.cli.known_secrets import mask_environment
 from builder.cli.origins import bases as bases_of
@@ -138,8 +138,8 @@ def _build(
             carry_out(())
             return
         inputs = _inputs(settings, env, sources, plans[0], work, output, store, lambda: False)
-        keys = KeySources(inputs, images.image, stage.layer_format)
-        with_cache(plans, keys, cache, reuse_settings(settings), output, carry_out)
+        keys = KeySources(inputs, images.image, stage)
+        with_cache(plans, keys, cache, settings, output, carry_out)
 
 
 def _pushes(

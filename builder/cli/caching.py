@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,8 +62,7 @@ def cache_reference(text: str, destinations: Sequence[Reference]) -> Reference:
     return reference
 
 
-def reuse_settings(settings: Settings) -> ReuseSettings:
-    """Which layers are reused."""
+def _reuse_settings(settings: Settings) -> ReuseSettings:
     asked = settings.cache
     return ReuseSettings(
         ttl=asked.ttl,
@@ -77,7 +77,7 @@ def with_cache(
     plans: Sequence[Plan],
     keys: KeySources,
     cache: LayerCache,
-    settings: ReuseSettings,
+    settings: Settings,
     listener: Listener,
     carry_out: Callable[[Sequence[Reuse]], None],
 ) -> None:
@@ -86,14 +86,23 @@ def with_cache(
     Entries of finished layers are written also when the build fails: the next one may go on from there.
     """
     owners, found = owners_of(plans), [plan_keys(plan, keys) for plan in plans]
-    reuse = look_up(plans, owners, found, cache, settings, listener)
+    asked, project = _reuse_settings(settings), _project(settings)
+    reuse = look_up(plans, owners, found, cache, asked, listener, project)
     try:
         _writing(reuse, carry_out)
     except (CacheDamaged, ImageError) as error:
         if not any(each.found for each in reuse):
             raise
         listener.tell(Message(f"{error.message}; building again, without what is cached", "warning"))
-        _writing(look_up(plans, owners, found, WriteOnly(cache), settings, listener), carry_out)
+        _writing(look_up(plans, owners, found, WriteOnly(cache), asked, listener, project), carry_out)
+
+
+def _project(settings: Settings) -> str:
+    """What tells this build's earlier ones from all others that share the cache."""
+    where = [settings.source.context, settings.source.sub_path]
+    if settings.output.destinations:
+        where = [Reference.parse(settings.output.destinations[0]).name]
+    return json.dumps([*where, settings.source.dockerfile])
 
 
 def _writing(reuse: Sequence[Reuse], carry_out: Callable[[Sequence[Reuse]], None]) -> None:

@@ -21,10 +21,10 @@ from builder.errors import BuildError, ImageError, UsageError
 from builder.layer.tar import BLOCK
 from builder.layer.tar_header import END_OF_ARCHIVE, header
 from builder.layer.whiteouts import OPAQUE_NAME, PREFIX
-from builder.oci.blobs import FileBlob
+from builder.oci.blobs import FileBlob, MemoryBlob
 from builder.oci.descriptor import Descriptor
 from builder.oci.image import Layer
-from builder.oci.media_types import Compression, ImageFormat, layer_media_type
+from builder.oci.media_types import OCI_LAYER_GZIP, Compression, ImageFormat, layer_media_type
 from builder.rootfs.entry import Change, Entry, FileContent, FileType, Opaque, Whiteout
 from builder.rootfs.paths import join
 
@@ -98,6 +98,12 @@ def write_layer(
         raise
     descriptor = Descriptor(media_type, output.digest, output.size)
     return Layer(descriptor, output.diff_id, FileBlob(path, descriptor))
+
+
+def empty_layer() -> Layer:
+    """The canonical layer of nothing, in memory."""
+    descriptor = Descriptor.of(OCI_LAYER_GZIP, _EMPTY_GZIP)
+    return Layer(descriptor, EMPTY_DIFF_ID, MemoryBlob(_EMPTY_GZIP))
 
 
 class _Tar:

@@ -140,7 +140,7 @@ class Log:
         if event.layer_size is not None:
             words += f", layer of {bytes_text(event.layer_size)}"
         if event.reason:
-            words += f" ({event.reason})"
+            words += f" (cache miss: {event.reason})"
         fields = {
             "event": "step-done",
             "stage": event.stage,
@@ -149,6 +149,7 @@ class Log:
             "cached": event.cached,
             "layer": event.layer_digest,
             "size": event.layer_size,
+            **({"reason": event.reason} if event.reason else {}),
         }
         # A step that only changes the configuration has said everything with its first line.
         quiet = event.layer_size is None and not event.cached and event.seconds < 1

@@ -86,6 +86,7 @@ class Summary:
             moved = ", ".join(f"{word} {bytes_text(total)}" for word, total in self._totals() if total)
             if moved:
                 lines.append(moved)
+            lines += _cache_lines(done)
             slow = sorted(done, key=lambda pair: pair[1].seconds, reverse=True)[:_SLOWEST]
             lines += [
                 f"{seconds_text(finished.seconds)} {record.label}"
@@ -138,8 +139,22 @@ class Summary:
                     for record in self._steps.values()
                     if record.finished
                 ],
+                "cache": {
+                    "hits": sum(record.finished.cached for record in self._steps.values() if record.finished),
+                    "misses": sum(bool(record.finished.reason) for record in self._steps.values() if record.finished),
+                },
                 "bytes": dict(self._totals()),
             }
+
+
+def _cache_lines(done: list[tuple[StepRecord, StepFinished]]) -> list[str]:
+    """What the cache had, and each step that it had not, with the reason; nothing without a cache."""
+    missed = [(record, finished) for record, finished in done if finished.reason]
+    hits = sum(finished.cached for _, finished in done)
+    if not missed and not hits:
+        return []
+    lines = [f"cache: {_count(hits, 'hit')}, {len(missed)} {'miss' if len(missed) == 1 else 'misses'}"]
+    return lines + [f"cache miss: {record.label}: {finished.reason}" for record, finished in missed]
 
 
 def _count(number: int, noun: str) -> str:
