@@ -126,3 +126,12 @@ def test_many_writers_of_one_key_leave_one_whole_entry(cache: DirectoryCache, to
     assert cache.get(KEY) in entries
     assert os.listdir(cache.path) == [KEY.value]
     assert told.messages == []
+
+
+def test_records_are_kept_beside_entries(cache: DirectoryCache, told: Told) -> None:
+    assert cache.get_record(KEY) is None
+    cache.put_record(KEY, b"1")
+    cache.put_record(KEY, b"2")
+    assert cache.get_record(KEY) == b"2"
+    assert cache.get(KEY) is None
+    assert told.messages == []

@@ -232,3 +232,20 @@ def test_one_with_a_login(cache_at: Open, name: str, told: Told, tmp_path: Path)
         cache.put(KEY, ENTRY, "RUN make")
         assert cache.get(KEY) == ENTRY
     assert len(told.warnings) == 1
+
+
+def test_records_are_kept_beside_entries(cache_at: Open, server: RegistryServer, name: str, told: Told) -> None:
+    cache = cache_at(f"{server.host}/{name}")
+    assert cache.get_record(KEY) is None
+    data = b"record " * 1000
+    cache.put_record(KEY, data)
+    assert cache_at(f"{server.host}/{name}").get_record(KEY) == data
+    assert cache.get(KEY) is None
+    assert told.messages == []
+
+
+@pytest.mark.parametrize("annotation", ["", "text", "eJw=", None])
+def test_a_damaged_record_is_none(cache_at: Open, shop: Front, name: str, annotation: str | None) -> None:
+    body = _manifest(annotations={"limpet.cache.build": annotation})
+    shop.fault(Answer(200, {}, body), "GET", f"/v2/{name}/manifests")
+    assert cache_at(f"{shop.host}/{name}").get_record(KEY) in (None, b"")

@@ -258,5 +258,10 @@ def test_the_summary() -> None:
         output.finish()
     lines = [line.partition("] ")[2] for line in stream.getvalue().splitlines()]
     assert re.fullmatch(r"2 stages, 3 steps \(1 cached\), 1 new layer of 1\.5 MB in \d+\.\ds", lines[0])
-    assert lines[1:] == ["pushed 10 B", "2.2s [build 1/2] RUN make", f"r.example/app:1@{DIGEST}"]
+    assert lines[1:] == [
+        "pushed 10 B",
+        "cache: 1 hit, 0 misses",
+        "2.2s [build 1/2] RUN make",
+        f"r.example/app:1@{DIGEST}",
+    ]
     assert json.dumps(output.summary.to_json())

@@ -153,8 +153,11 @@ def _cache_lines(done: list[tuple[StepRecord, StepFinished]]) -> list[str]:
     hits = sum(finished.cached for _, finished in done)
     if not missed and not hits:
         return []
-    lines = [f"cache: {_count(hits, 'hit')}, {len(missed)} {'miss' if len(missed) == 1 else 'misses'}"]
-    return lines + [f"cache miss: {record.label}: {finished.reason}" for record, finished in missed]
+    total = f"cache: {_count(hits, 'hit')}, {len(missed)} {'miss' if len(missed) == 1 else 'misses'}"
+    reasons = {finished.reason for _, finished in missed}
+    if len(missed) > 1 and len(reasons) == 1:  # a first build misses everything, for one reason
+        return [f"{total} ({reasons.pop()})"]
+    return [total, *(f"cache miss: {record.label}: {finished.reason}" for record, finished in missed)]
 
 
 def _count(number: int, noun: str) -> str:
