@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class Running:
 
 def launch(
     running: Running,
-    spec: Mapping[str, Any],
+    spec: dict[str, Any],
     output: Callable[[bytes], None],
     listener: int | None = None,
 ) -> None:
@@ -104,12 +104,12 @@ def launch(
         with open(report, "rb") as reports:
             try:
                 with open(spec_fd, "wb") as stream:
-                    stream.write(json.dumps(spec).encode())
+                    stream.write(marshal.dumps(spec))
             except BrokenPipeError:
                 pass  # the sandbox program died; its report or its absence says so
             _copy(out, output)
             process.wait()
-            said = reports.readline()
+            said = reports.read1()
     except BaseException:
         _end(process)
         raise
@@ -139,10 +139,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _judge(said: bytes, returncode: int) -> None:
     if not said:
         raise IsolationError(f"the sandbox ended without a word (status {returncode})")
-    report = json.loads(said)
-    if "error" in report:
-        raise IsolationError(f"the sandbox could not be made: {report['error']}")
-    code = report["exit"]
+    kind, _, value = said.decode(errors="replace").partition(" ")
+    if kind == "error":
+        raise IsolationError(f"the sandbox could not be made: {value}")
+    code = int(value)
     if code != 0:
         raise CommandFailed(f"exit code {code}" + _signal_name(code), code=code)
 

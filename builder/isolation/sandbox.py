@@ -1,10 +1,11 @@
 """The program that becomes the process of a RUN step.
 
 It is started as `python -I -S -B sandbox.py SPEC_FD REPORT_FD [LISTENER_FD]` and imported by nobody: it may use the
-standard library only, and little of that, since every RUN waits for its start. SPEC_FD is a pipe with one JSON object
-(see `builder.isolation.sandboxed`, which writes it); secrets come this way and no other. To REPORT_FD it writes one
-JSON object: {"exit": code} when the command ran, {"error": text} when the sandbox could not be made. LISTENER_FD is a
-unix socket that gets the descriptor of the seccomp filter, when the specification has one.
+standard library only, and little of that, since every RUN waits for its start (json, typing and socket would be a
+third of it). SPEC_FD is a pipe with one marshalled dict (see `builder.isolation.specification`, which makes it);
+secrets come this way and no other. To REPORT_FD it writes `exit CODE` when the command ran, `error TEXT` when the
+sandbox could not be made. LISTENER_FD is a unix socket that gets the descriptor of the seccomp filter, when the
+specification has one.
 
 Three processes take part:
 
@@ -17,15 +18,20 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
+import marshal
 import os
 import signal
-import socket
 import stat
 import sys
 from binascii import a2b_base64
-from collections.abc import Callable
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # what the typing module, which takes milliseconds to load, would say
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    Spec = dict[str, Any]
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -66,8 +72,6 @@ MASKED = (
 )
 READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 MAX_LINKS = 40  # as the kernel's MAXSYMLINKS
-
-Spec = dict[str, Any]
 
 
 class SandboxError(Exception):
@@ -317,7 +321,8 @@ def enter_root(spec: Spec) -> None:
 
 def bring_up_loopback() -> None:
     """SIOCSIFFLAGS on lo of a new network namespace."""
-    import fcntl  # only RUN --network=none needs it
+    import fcntl  # only RUN --network=none needs these
+    import socket
     import struct
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
@@ -383,6 +388,8 @@ class FilterProgram(ctypes.Structure):
 
 def install_filter(program: list[list[int]], listener: socket.socket) -> None:
     """Hand the system calls that `program` selects to whoever has the other end of `listener`."""
+    import socket  # main loaded it, for the listener
+
     instructions = (FilterInstruction * len(program))(*(FilterInstruction(*line) for line in program))
     value = FilterProgram(len(program), instructions)
     number = SYS_SECCOMP.get(os.uname().machine)
@@ -477,7 +484,7 @@ def run_command(spec: Spec, report: int, listener: socket.socket | None, mapped:
             raise SandboxError(f"working directory {spec['cwd']}: {error.strerror}") from error
         drop_privileges(spec, listener)
     except (SandboxError, OSError) as error:
-        tell(report, {"error": str(error)})
+        tell(report, "error", str(error))
         os._exit(1)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     for number in range(1, signal.NSIG):
@@ -505,8 +512,8 @@ def map_nested(pid: int, spec: Spec) -> None:
 # ---- init and parent
 
 
-def tell(report: int, value: Spec) -> None:
-    os.write(report, json.dumps(value).encode() + b"\n")
+def tell(report: int, kind: str, value: int | str) -> None:
+    os.write(report, f"{kind} {value}".encode(errors="surrogateescape"))
 
 
 def exit_code(status: int) -> int:
@@ -560,12 +567,12 @@ def init(spec: Spec, report: int, listener: socket.socket | None) -> NoReturn:
             os.write(go, b"m")
         os.close(go)
     except (SandboxError, OSError) as error:
-        tell(report, {"error": str(error)})
+        tell(report, "error", str(error))
         os._exit(1)
     forward_signals(command, group=True)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
     status = wait_for(command)
-    tell(report, {"exit": exit_code(status)})
+    tell(report, "exit", exit_code(status))
     os._exit(0)
 
 
@@ -614,16 +621,20 @@ def main() -> int:
     """The parent."""
     spec_fd, report, *rest = map(int, sys.argv[1:])
     with open(spec_fd, "rb") as stream:
-        spec = json.loads(stream.read())
+        spec = marshal.loads(stream.read())  # noqa: S302 -- Limpet itself wrote it
     os.set_inheritable(report, False)
-    listener = socket.socket(fileno=rest[0]) if rest else None
+    listener = None
+    if rest:
+        import socket  # now: in the new root there is no Python
+
+        listener = socket.socket(fileno=rest[0])
     # Nothing that runs as the same user may read this process's memory, which has the secrets in it.
     prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED_SIGNALS)
     if spec["kind"] == "namespaces" and libc.unshare(unshare_flags(spec)) < 0:
-        tell(report, {"error": f"new namespaces: {os.strerror(ctypes.get_errno())}"})
+        tell(report, "error", f"new namespaces: {os.strerror(ctypes.get_errno())}")
         return 1
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""A process as the JSON object that the sandbox program reads, and the directories that it needs meanwhile."""
+"""A process as the dict that the sandbox program reads, and the directories that it needs meanwhile."""
 
 from __future__ import annotations
 
