@@ -17,7 +17,7 @@ from typing import Protocol
 
 from builder.cache import Entry
 from builder.errors import BuildError, CommandFailed, IsolationError
-from builder.events import Listener, StageFinished, StageStarted, StepFinished, StepOutput, StepStarted
+from builder.events import Listener, Message, StageFinished, StageStarted, StepFinished, StepOutput, StepStarted
 from builder.files import ImageFiles, LayerIndexes, OpenRoots
 from builder.isolation import Process, Root
 from builder.layer.leave_out import leave_out
@@ -210,7 +210,9 @@ class _Builder:
         """
         first_run = next((step for step in steps if isinstance(step, RunStep)), None)
         if first_run is None:
+            self._shop.listener.tell(Message("Skipping unpacking as no commands require it."))
             return
+        self._shop.listener.tell(Message(f"Unpacking rootfs as cmd {first_run.text} requires it."))
         try:
             self._open_root()
         except BuildError as error:

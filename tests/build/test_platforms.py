@@ -98,6 +98,29 @@ COPY --from=cross /made /cross
     }
 
 
+def test_what_is_cached_is_cached_for_its_platform(limpet: Builder, registry: RegistryServer, tmp_path: Path) -> None:
+    limpet.dockerfile("""\
+FROM --platform=$BUILDPLATFORM base AS shared
+RUN echo made > /made
+FROM --platform=$BUILDPLATFORM base AS cross
+ARG TARGETARCH
+RUN echo $TARGETARCH > /arch
+FROM scratch
+COPY --from=shared /made /made
+COPY --from=cross /arch /arch
+""")
+    flags = [BOTH, "--cache", "--cache-copy-layers", f"--cache-repo=oci:{tmp_path / 'cache'}", "--reproducible"]
+    digests = []
+    for _ in range(2):
+        digest = tmp_path / "digest"
+        done = limpet(*flags, f"--destination={registry.host}/platforms/cached:1", f"--digest-file={digest}")
+        assert done.returncode == 0, done.stderr
+        digests.append(digest.read_text())
+    assert digests[0] == digests[1]
+    assert "No cached layer found" not in done.stderr
+    assert done.stderr.count("Using caching version of cmd: COPY --from=cross /arch /arch") == 2
+
+
 def test_run_for_another_machine_is_refused_before_anything_runs(limpet: Builder) -> None:
     foreign = Platform("linux", FOREIGN)
     if runs_programs_of(foreign, limpet.directory):
