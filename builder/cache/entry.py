@@ -6,6 +6,7 @@ in the manifest's annotations, so that one request answers everything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,13 @@ _CREATED = "org.opencontainers.image.created"
 _DIFF_ID = "limpet.cache.diff-id"
 _BELOW = "limpet.cache.below"
 _COPIED = "limpet.cache.copied"
+INSTRUCTION = "limpet.cache.instruction"
+_KEY = re.compile("[0-9a-f]{64}")
+
+
+def is_key(name: str) -> bool:
+    """Whether a tag or a directory is an entry's: kaniko's have such names, too."""
+    return _KEY.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,7 @@ class Entry:
     def image(self, text: str) -> Image:
         """The entry as an image; `text` is the instruction."""
         config = ImageConfig(Platform.host(), created=self.created)
-        annotations = {_CREATED: self.created, _DIFF_ID: self.layer.diff_id, _BELOW: self.below}
+        annotations = {_CREATED: self.created, _DIFF_ID: self.layer.diff_id, _BELOW: self.below, INSTRUCTION: text}
         if self.copied:
             annotations[_COPIED] = self.copied
         image = Image(config, format="oci", annotations=annotations)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import zlib
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from builder.cache.blob import CachedBlob
 from builder.cache.complaints import Complaints
@@ -132,7 +133,11 @@ def record_tag(name: CacheKey) -> str:
 def record_image(data: bytes) -> Image:
     """A record as an image: in an annotation, so that one request has it all."""
     text = base64.b64encode(zlib.compress(data)).decode()
-    image = Image(ImageConfig(Platform.host()), format="oci", annotations={_RECORD: text})
+    image = Image(
+        ImageConfig(Platform.host()),
+        format="oci",
+        annotations={_RECORD: text, "org.opencontainers.image.created": datetime.now(UTC).isoformat()},
+    )
     # Some registries take no image without a layer.
     return image.append(empty_layer(), History(created_by="the record of a build"))
 

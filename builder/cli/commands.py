@@ -47,8 +47,8 @@ COMMANDS = {
         Command("login", "store a registry's user name and password", "login_command", "REGISTRY"),
         Command("push", "push an image archive or an OCI image layout", "push_command", "PATH", True),
         Command("warm", "fill the local store with base images", "warm_command", "", True),
-        Command("cache list", "list what a layer cache holds", "cache_command"),
-        Command("cache prune", "remove old entries from a layer cache", "cache_command"),
+        Command("cache list", "list what a layer cache or a local store holds", "cache_command"),
+        Command("cache prune", "remove old entries from a layer cache or a local store", "cache_command", "[KEY...]"),
         Command(
             "index create", "make one index of images built for several platforms", "index_command", "REF MEMBER..."
         ),

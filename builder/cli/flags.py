@@ -327,7 +327,7 @@ FLAGS: tuple[Flag, ...] = (
         "bool",
         "Print what would be done, and do nothing.",
         OUTPUT,
-        ("build",),
+        ("build", "cache prune"),
         default="false",
     ),
     # --- Where RUN happens ---
@@ -390,6 +390,21 @@ FLAGS: tuple[Flag, ...] = (
         "Remove what was unused longest when the local store grows beyond this.",
         CACHE,
         (*BUILD, "warm", "cache prune"),
+    ),
+    Flag(
+        "cache-repo-size",
+        "size",
+        "Remove the oldest entries when those of --cache-repo are more than this together.",
+        CACHE,
+        ("cache prune",),
+    ),
+    Flag(
+        "unreferenced",
+        "bool",
+        "Remove what no recorded build used, as far as its records are not older than --cache-ttl.",
+        CACHE,
+        ("cache prune",),
+        default="false",
     ),
     Flag(
         "cache-ttl",
