@@ -34,9 +34,9 @@ class Document:
         return f"{self.path.relative_to(ROOT)}:{self.kind}:{name}"
 
 
-def documents(*directories: Path) -> list[Document]:
-    """All objects below `directories`."""
-    files = sorted(file for directory in directories for file in directory.rglob("*.yaml"))
+def documents(*places: Path) -> list[Document]:
+    """All objects of the files and below the directories `places`."""
+    files = sorted(file for place in places for file in ([place] if place.is_file() else place.rglob("*.yaml")))
     return [Document(file, value) for file in files for value in yaml.safe_load_all(file.read_text())]
 
 

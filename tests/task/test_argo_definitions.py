@@ -178,10 +178,12 @@ def test_the_index_command_line_is_understood() -> None:
     assert arguments.positionals == ("r.example/a:1", "r.example/a@sha256:1", "r.example/a@sha256:2")
 
 
-def test_the_hera_example_is_a_workflow(schema: dict[str, Any]) -> None:
+def test_the_hera_example_is_a_workflow(schema: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("hera.workflows")
-    made = yaml.safe_load(runpy.run_path(str(ARGO / "samples/hera_build.py"))["workflow"].to_yaml())
+    runpy.run_path(str(ARGO / "samples/hera_build.py"), run_name="__main__")
+    made = yaml.safe_load(capsys.readouterr().out)
     document = Document(ARGO / "samples/hera_build.py", made)
     test_argo_accepts_every_object(document, schema)
+    test_heras_models_know_every_field(document)
     test_every_reference_resolves_and_every_input_is_used(document)
     test_calls_pass_what_their_target_takes(document)
