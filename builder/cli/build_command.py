@@ -11,7 +11,7 @@ from typing import Any
 
 from builder.build import BuildSettings, build, stages_of
 from builder.cli.arguments import Arguments
-from builder.cli.caching import layer_cache, with_cache
+from builder.cli.caching import layer_cache, travelling_mounts, with_cache
 from builder.cli.images import Images
 from builder.cli.known_secrets import mask_environment
 from builder.cli.origins import bases as bases_of
@@ -104,8 +104,15 @@ def _build(
         # The epoch and the hostname come from the command line: they are the same for every platform.
         stage = stage_settings(settings.image, settings.build.ignore_paths, plans[0].epoch)
 
+        cache = stack.enter_context(layer_cache(settings.cache, references, client, output))
+        mounts = travelling_mounts(settings.cache, cache, work, output)
+
+        def inputs(stopped: Callable[[], bool]) -> Inputs:
+            caches = CacheMounts((store.directory if store and store.writable else work) / "mounts", stopped, mounts)
+            return _inputs(settings, env, sources, plans[0], work, output, caches)
+
         def bind_steps(results: Results, stopped: Callable[[], bool]) -> StepWorkOf:
-            return StepWorkOf(_inputs(settings, env, sources, plans[0], work, output, store, stopped), results)
+            return StepWorkOf(inputs(stopped), results)
 
         def prepare(layer: Layer) -> None:
             for destination in pushes:
@@ -133,13 +140,13 @@ def _build(
             made = [targets[plan.targets[0]] for plan, targets in zip(plans, built, strict=True)]
             _publish(made, settings.output, references, pushes, bases, origins, output)
 
-        cache = stack.enter_context(layer_cache(settings.cache, references, client, output))
-        if cache is None:
+        if cache is None or not settings.cache.enabled:
             carry_out(())
-            return
-        inputs = _inputs(settings, env, sources, plans[0], work, output, store, lambda: False)
-        keys = KeySources(inputs, images.image, stage)
-        with_cache(plans, keys, cache, settings, output, carry_out)
+        else:
+            keys = KeySources(inputs(lambda: False), images.image, stage)
+            with_cache(plans, keys, cache, settings, output, carry_out)
+        if mounts is not None and settings.cache.write:
+            mounts.send()
 
 
 def _pushes(
@@ -160,18 +167,16 @@ def _inputs(
     plan: Plan,
     work: Path,
     output: Output,
-    store: Store | None,
-    stopped: Callable[[], bool],
+    caches: CacheMounts,
 ) -> Inputs:
     epoch = 0 if settings.image.reproducible else None
     epoch = plan.epoch if plan.epoch is not None else epoch
-    caches = store.directory if store and store.writable else work
     return Inputs(
         context=ContextTree(sources.context.path, sources.ignore),
         named={name: ContextTree(fetched.path) for name, fetched in sources.named.items()},
         secrets=Secrets(settings.build.secrets, settings.build.ssh),
         fetch_git=git_checkouts(work, env, output),
-        caches=CacheMounts(caches / "mounts", stopped),
+        caches=caches,
         created=time.time_ns() if epoch is None else epoch * 10**9,
         hostname=plan.hostname,
         work_dir=work,

@@ -20,14 +20,15 @@ from builder.plan import Plan
 from builder.registry.registries import Registries
 from builder.reuse import Reuse, ReuseSettings, look_up
 from builder.step_keys import KeySources, plan_keys
+from builder.store.travelling import TravellingMounts
 
 
 @contextmanager
 def layer_cache(
     asked: CacheSettings, destinations: Sequence[Reference], client: Registries, listener: Listener
 ) -> Iterator[LayerCache | None]:
-    """The cache that was asked for, None for none; an error ends what it is doing. Raises UsageError."""
-    if not asked.enabled:
+    """The cache that layers or mounts are kept in, None for none; an error ends what it is doing. Raises UsageError."""
+    if not asked.enabled and asked.mounts == "local":
         yield None
     elif asked.repository.startswith(SCHEME):
         yield DirectoryCache(cache_directory(asked.repository), listener)
@@ -39,6 +40,15 @@ def layer_cache(
             cache.close(cancel=True)
             raise
         cache.close(cancel=False)
+
+
+def travelling_mounts(
+    asked: CacheSettings, cache: LayerCache | None, work: Path, listener: Listener
+) -> TravellingMounts | None:
+    """What `--cache-mounts` asks for."""
+    if cache is None or asked.mounts == "local":
+        return None
+    return TravellingMounts(cache, work, listener, ttl=asked.ttl)
 
 
 def cache_directory(text: str) -> Path:
@@ -53,7 +63,10 @@ def cache_reference(text: str, destinations: Sequence[Reference]) -> Reference:
     """The repository called `text`; without, the first destination's with `/cache`. Raises UsageError."""
     if not text:
         if not destinations:
-            raise UsageError("--cache needs to know where the cache is", "specify the cache repo with --cache-repo")
+            raise UsageError(
+                "--cache and --cache-mounts=registry need to know where the cache is",
+                "specify the cache repo with --cache-repo",
+            )
         first = destinations[0]
         return Reference.parse(f"{first.registry}/{first.repository}/cache")
     reference = Reference.parse(text)

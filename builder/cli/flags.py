@@ -432,7 +432,6 @@ FLAGS: tuple[Flag, ...] = (
         BUILD,
         default="local",
         choices=("local", "registry"),
-        pending=True,
     ),
     # --- Registries ---
     Flag("insecure", "bool", "Push by plain HTTP.", REGISTRIES, PUSHING, default="false"),

@@ -181,6 +181,15 @@ class RecordedOwners:
             return self._by_inode.get(os.stat(path, follow_symlinks=follow).st_ino, (0, 0))
 
 
+def with_noted_owner(entry: Entry, location: str) -> Entry:
+    """`entry`, read from `location`, with the owner that some isolation noted in the file itself, if one did."""
+    noted = _get(location, OWNER_XATTR, follow=False)
+    if noted is None:
+        return entry
+    uid, _, gid = noted.removesuffix(_AS_SEEN).partition(b":")
+    return replace(entry, uid=int(uid), gid=int(gid))
+
+
 def _get(path: str, name: str, follow: bool) -> bytes | None:
     try:
         return os.getxattr(path, name, follow_symlinks=follow)

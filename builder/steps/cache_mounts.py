@@ -19,22 +19,39 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from builder.errors import BuildError, ContextError
 from builder.steps.step import CacheMount
 
 _POLL = 0.1  # seconds between two looks at a lock: a waiting flock could not be interrupted
 _NEW = ".new"
+_FIRST = "0"  # the slot of a cache that travels; further ones are for want of it
 
 Fill = Callable[[Path], None]
 
 
-class CacheMounts:
-    """`stopped` ends waiting for a lock."""
+class Elsewhere(Protocol):
+    """Where the content of cache mounts is kept besides the disk. No method raises a BuildError. Thread-safe."""
 
-    def __init__(self, directory: Path, stopped: Callable[[], bool] = lambda: False) -> None:
+    def fetch(self, mount: CacheMount, key: str, into: Path) -> bool:
+        """Make the new directory `into` what `mount` was; False, and nothing made, if nothing is known of it."""
+        ...
+
+    def used(self, mount: CacheMount, key: str, path: Path) -> None:
+        """A step has the mount at `path` now, and may write to it."""
+        ...
+
+
+class CacheMounts:
+    """`stopped` ends waiting for a lock. A cache of which nothing is here may be `elsewhere`."""
+
+    def __init__(
+        self, directory: Path, stopped: Callable[[], bool] = lambda: False, elsewhere: Elsewhere | None = None
+    ) -> None:
         self._directory = directory
         self._stopped = stopped
+        self._elsewhere = elsewhere
 
     @contextmanager
     def use(self, mount: CacheMount, key: str, fill: Fill | None) -> Iterator[Path]:
@@ -53,6 +70,8 @@ class CacheMounts:
                 raise ContextError(
                     f"the directory for the cache mount at {mount.target} cannot be used: {error.strerror}: {home}"
                 ) from error
+            if self._elsewhere is not None and path.name == _FIRST and not mount.read_only:
+                self._elsewhere.used(mount, key, path)
             yield path
 
     def _acquire(self, home: Path, mount: CacheMount, key: str, fill: Fill | None, stack: ExitStack) -> Path:
@@ -60,8 +79,10 @@ class CacheMounts:
         while True:
             slot = 0
             while (home / str(slot)).is_dir():
-                if _lock(home / f"{slot}.lock", how, stack) and (home / str(slot)).is_dir():
-                    return home / str(slot)  # otherwise it was pruned before it was locked
+                with ExitStack() as held:
+                    if _lock(home / f"{slot}.lock", how, held) and (home / str(slot)).is_dir():
+                        stack.push(held.pop_all())
+                        return home / str(slot)  # otherwise it was pruned before it was locked
                 slot += 1
             if slot == 0 or mount.sharing != "locked":
                 self._make(home, slot, mount, key, fill)
@@ -82,7 +103,9 @@ class CacheMounts:
                 return
             (home / "id").write_bytes(key.encode(errors="surrogateescape"))
             shutil.rmtree(new, ignore_errors=True)  # of a build that was killed
-            if fill is not None:
+            if slot == 0 and self._elsewhere is not None and self._elsewhere.fetch(mount, key, new):
+                pass
+            elif fill is not None:
                 fill(new)
             else:
                 new.mkdir()
