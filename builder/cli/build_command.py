@@ -15,7 +15,7 @@ from builder.cli.caching import layer_cache, travelling_mounts, with_cache
 from builder.cli.images import Images
 from builder.cli.known_secrets import mask_environment
 from builder.cli.origins import bases as bases_of
-from builder.cli.origins import metadata
+from builder.cli.origins import metadata, platforms
 from builder.cli.output import Output
 from builder.cli.output.progress_file import ProgressFile
 from builder.cli.session import Sources, fetch_sources, make_plans
@@ -138,7 +138,7 @@ def _build(
             )
             bases, origins = bases_of(plans[0], images.resolved()), metadata(sources, plans[0], images.resolved())
             made = [targets[plan.targets[0]] for plan, targets in zip(plans, built, strict=True)]
-            _publish(made, settings.output, references, pushes, bases, origins, output)
+            _publish(made, settings.output, references, pushes, bases, {**origins, **platforms(made)}, output)
 
         if cache is None or not settings.cache.enabled:
             carry_out(())

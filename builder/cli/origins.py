@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from builder.cli.session import Sources
+from builder.oci.image import Image
 from builder.oci.manifest import ResolvedImage
 from builder.outputs import BaseImage, repository_of
 from builder.plan import ImageBase, Plan, StageBase
@@ -36,6 +37,13 @@ def metadata(sources: Sources, plan: Plan, resolved: Sequence[ResolvedImage]) ->
             for image in resolved
         ],
     }
+
+
+def platforms(images: Sequence[Image]) -> dict[str, Any]:
+    """For the metadata file: `platforms`, the digest of each image's manifest, where there are several."""
+    if len(images) == 1:
+        return {}
+    return {"platforms": {str(image.config.platform): image.manifest()[0].digest for image in images}}
 
 
 def _context(fetched: Fetched) -> Mapping[str, str]:

@@ -549,8 +549,7 @@ def init(spec: Spec, report: int, listener: socket.socket | None) -> NoReturn:
     try:
         if spec["kind"] == "namespaces":
             check(libc.unshare(CLONE_NEWNS), "mount namespace")
-            hostname = os.fsencode(spec["hostname"])
-            check(libc.sethostname(hostname, ctypes.c_size_t(len(hostname))), "hostname")
+            set_hostname(os.fsencode(spec["hostname"]))
             if spec["network"] == "none":
                 bring_up_loopback()
             enter_root(spec)
@@ -574,6 +573,12 @@ def init(spec: Spec, report: int, listener: socket.socket | None) -> NoReturn:
     status = wait_for(command)
     tell(report, "exit", exit_code(status))
     os._exit(0)
+
+
+def set_hostname(name: bytes) -> None:
+    """Where the pod's seccomp profile allows namespaces and refuses this (CRI-O's, podman's), the pod's name stays."""
+    if libc.sethostname(name, ctypes.c_size_t(len(name))) < 0 and ctypes.get_errno() != errno.EPERM:
+        raise SandboxError(f"hostname: {os.strerror(ctypes.get_errno())}")
 
 
 def kill_descendants() -> None:

@@ -48,7 +48,13 @@ def test_an_index_under_every_destination(limpet: Builder, registry: RegistrySer
     digest = (tmp_path / "digest").read_text()
     assert (tmp_path / "results/IMAGE_DIGEST").read_text() == digest
     assert (tmp_path / "names").read_text() == "".join(f"{name}@{digest}\n" for name in names)
-    assert json.loads((tmp_path / "metadata").read_text())["containerimage.digest"] == digest
+    metadata = json.loads((tmp_path / "metadata").read_text())
+    assert metadata["containerimage.digest"] == digest
+    members = {str(Platform.parse(name)): each for name, each in metadata["platforms"].items()}
+    assert members == {
+        f"linux/{entry['platform']['architecture']}": entry["digest"]
+        for entry in _raw(registry, "platforms/a:1")["manifests"]
+    }
     assert json.loads((tmp_path / "layout/index.json").read_text())["manifests"][0]["digest"] == digest
     for name in ("platforms/a:1", "platforms/a:2", "platforms/b:1", f"platforms/a@{digest}"):
         index = _raw(registry, name)
