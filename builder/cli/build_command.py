@@ -98,6 +98,8 @@ def _build(
         allowed = checker.submit(check_push, pushes if settings.output.check_push_permission else [])
         sources = fetch_sources(settings, work, env, output, client)
         plans = make_plans(settings, sources, images, output, source_times(work, env, output))
+        if settings.output.print_plan:
+            print(render_text(plans), flush=True)
         stages = stages_of(plans)
         output.tell(BuildStarted(len(stages), sum(len(stage.steps) for stage in stages)))
         allowed.result()

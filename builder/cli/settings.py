@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from builder.cli.arguments import Arguments
+from builder.cli.grammar import is_true
 from builder.cli.registry_access import RegistryAccess, registry_access
 from builder.cli.secret_spec import agent_sockets, read_directory, read_secrets
 from builder.errors import UsageError
@@ -76,7 +77,7 @@ class ImageSettings:
 
 @dataclass(frozen=True, slots=True)
 class OutputSettings:
-    """Where the image goes. `destinations` are as written, `--tags` included."""
+    """Where the image goes. `destinations` are as written, `--tags` included. `print_plan`: KANIKO_PRINT_PLAN."""
 
     destinations: tuple[str, ...] = ()
     push: bool = True
@@ -87,6 +88,7 @@ class OutputSettings:
     files: ResultFiles = field(default_factory=ResultFiles)
     progress_file: Path | None = None
     trace_file: Path | None = None
+    print_plan: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,7 @@ def output_settings(arguments: Arguments, env: Mapping[str, str]) -> OutputSetti
         files=files,
         progress_file=_path(values.get("progress-file", "")),
         trace_file=_path(values.get("trace", "")),
+        print_plan=is_true(env.get("KANIKO_PRINT_PLAN", "")),
     )
 
 
