@@ -50,10 +50,12 @@ class ReuseSettings:
 class StepKey:
     """`inputs` is what the step adds to the key of the step before, by the name that people know it by.
 
-    `stages` says which of them stand for a stage, by its index.
+    `stages` says which of them stand for a stage, by its index. `through` stands for the files after the step; it is
+    another than `key` where the layer does not depend on what is below it, and None where that is not known.
     """
 
     key: CacheKey
+    through: CacheKey | None
     inputs: Mapping[str, str] = field(repr=False)
     stages: Mapping[str, int] = field(default_factory=dict)
 
@@ -83,13 +85,15 @@ class StageReuse:
 
     `hits` are to be taken as they are; `covered` steps make no layer, a later hit has what they do. `reasons` says
     why others missed. `made` is called for each layer that the stage makes itself: with the step's number, the layer
-    and the time of its making; whether it wants that, `wants` says.
+    and the time of its making; whether it wants that, `wants` says. Hits that stand `alone` may come after steps that
+    are no hits; all others come before the first RUN that is none.
     """
 
     hits: Mapping[int, Entry]
     covered: frozenset[int]
     reasons: Mapping[int, str]
     wants: frozenset[int]
+    alone: frozenset[int]
     made: Callable[[int, Future[Layer], str], None]
 
 
@@ -135,6 +139,7 @@ class Reuse:
             covered=frozenset(number for unit in units if unit.number in hits for number in unit.covers),
             reasons={number: reason for (stage, number), reason in self._reasons.items() if stage == index},
             wants=frozenset(unit.number for unit in units if unit.number not in hits and self._wants(unit)),
+            alone=frozenset(unit.number for unit in units if unit.alone),
             made=lambda number, layer, created: self._keep(index, number, layer, created),
         )
 
@@ -206,7 +211,7 @@ class Reuse:
         if age > self._settings.ttl:
             self._say(f"Cache entry expired: {self._cache}:{unit.key.key}")
             return "the entry is older than --cache-ttl"
-        below = results.below(*place)
+        below = results.below_unit(place[0], unit)
         if below is None:
             return "a RUN before it has to run again"
         if below.value != entry.below:
@@ -266,7 +271,7 @@ class Reuse:
         assert unit.key is not None
         try:
             results = _Results(self._plan, self._units, self._hits, self._layers.get)
-            below, copied = results.below(index, unit.number), results.copied(unit)
+            below, copied = results.below_unit(index, unit), results.copied(unit)
         except BuildError:
             return  # a layer that could not be written has no digest; the build fails of it
         if below is None or copied is None:
@@ -317,6 +322,10 @@ class _Results:
         self._layer_of = layer_of
         self._of_stages: dict[int, CacheKey | None] = {}
 
+    def below_unit(self, index: int, unit: _Unit) -> CacheKey | None:
+        """The results that the layer of `unit` is made on."""
+        return CacheKey.of("alone") if unit.alone else self.below(index, unit.number)
+
     def below(self, index: int, number: int) -> CacheKey | None:
         """The results in the files that step `number` of stage `index` starts from."""
         base = self._plan.stage(index).base
@@ -354,14 +363,15 @@ class _Results:
 
 def no_reuse() -> StageReuse:
     """A stage without a cache."""
-    return StageReuse({}, frozenset(), {}, frozenset(), lambda number, layer, created: None)
+    return StageReuse({}, frozenset(), {}, frozenset(), frozenset(), lambda number, layer, created: None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
     """A layer that a stage will have: made after step `number`, which is `step`, of it and of the steps it `covers`.
 
-    `runs`: what it is, no key can tell. `copied` are the stages that COPY reads from.
+    `runs`: what it is, no key can tell. `copied` are the stages that COPY reads from. `alone`: what is below it does
+    not matter.
     """
 
     number: int
@@ -371,6 +381,7 @@ class _Unit:
     copied: tuple[int, ...]
     cacheable: bool
     key: StepKey | None
+    alone: bool
 
 
 def _units(stage: PlannedStage, keys: PlanKeys, settings: ReuseSettings) -> list[_Unit]:
@@ -388,6 +399,8 @@ def _unit(stage: PlannedStage, number: int, first: int, keys: PlanKeys, settings
     )
     runs = any(isinstance(step, RunStep) for step in steps)
     key = keys.steps.get((stage.index, number))
+    if settings.single_snapshot and key is not None:
+        key = None if key.through is None else replace(key, key=key.through.extend("all at once"))
     kept = {settings.run_layers if isinstance(step, RunStep | WorkdirStep) else settings.copy_layers for step in steps}
     return _Unit(
         number=number,
@@ -397,7 +410,8 @@ def _unit(stage: PlannedStage, number: int, first: int, keys: PlanKeys, settings
         copied=copied,
         # A layer of several steps is kept when any of them would be: that of RUN is what takes the time.
         cacheable=any(kept),
-        key=key if key is None or not settings.single_snapshot else replace(key, key=key.key.extend("all at once")),
+        key=key,
+        alone=stands_alone(steps[0]) and not settings.single_snapshot,
     )
 
 
@@ -412,7 +426,8 @@ def _record_of(plan: Plan, keys: PlanKeys) -> BuildRecord:
             if makes_layer(step):
                 key = keys.steps.get((stage.index, number))
                 inputs = shortened(key.labelled(plan)) if key is not None else {}
-                steps.append(RecordedStep(step.text, key.key.value if key is not None else "", inputs))
+                name = key.key.value if key is not None else ""
+                steps.append(RecordedStep(step.text, name, inputs, stands_alone(step)))
         stages[stage.display] = RecordedStage(shortened(base), tuple(steps))
     return BuildRecord(stages)
 
@@ -420,6 +435,11 @@ def _record_of(plan: Plan, keys: PlanKeys) -> BuildRecord:
 def makes_layer(step: Step) -> bool:
     """Whether `step` makes a layer, be it an empty one."""
     return isinstance(step, CopyStep | AddStep | WorkdirStep | RunStep)
+
+
+def stands_alone(step: Step) -> bool:
+    """Whether the layer of `step` does not depend on what is below it: COPY and ADD with `--link`."""
+    return isinstance(step, CopyStep | AddStep) and step.link and not step.chmod
 
 
 def stages_read(step: Step) -> list[int]:

@@ -183,6 +183,7 @@ class _Builder:
         # What COPY and the like did and what the cache had, as long as there is no root; the tree has the first ones.
         self._changes: list[list[Change] | Layer] = []
         self._in_tree = 0
+        self._behind: list[Layer] = []  # what the cache had since there is a root, and is not in it yet
         self._unsnapped: list[list[Change]] = []
 
     def build(self) -> BuiltStage:
@@ -192,7 +193,7 @@ class _Builder:
         base_name = _name_of(planned.base, self._shop.names)
         tell(StageStarted(planned.display, base_name, len(planned.steps), planned.index, base_index))
         last_layer = max((n for n, step in enumerate(planned.steps) if makes_layer(step)), default=-1)
-        first_own = max(self._reuse.hits, default=-1) + 1
+        first_own = max(self._reuse.hits.keys() - self._reuse.alone, default=-1) + 1
         for number, step in enumerate(planned.steps):
             if number == first_own:
                 self._prepare_root(planned.steps[number:])
@@ -204,7 +205,7 @@ class _Builder:
         return BuiltStage(self._settle, self._files())
 
     def _prepare_root(self, steps: Sequence[Step]) -> None:
-        """Open a root if one of `steps`, all that are left, is a RUN; nothing comes from the cache any more.
+        """Open a root if one of `steps`, all that are left, is a RUN; none of them comes from the cache.
 
         It is needed sooner or later: COPY onto a root costs less than unpacking what COPY wrote.
         """
@@ -263,7 +264,7 @@ class _Builder:
         layer, created = entry.layer, self._shop.settings.created or entry.created
         history = replace(step.history or History(created_by=step.text), created=created)
         self._pending.append(lambda image: image.append(layer, history).configure(step.exec_config))
-        self._changes.append(layer)
+        (self._changes if self._root is None else self._behind).append(layer)
         if self._layer_written is not None:
             self._layer_written(layer)
         return layer
@@ -346,12 +347,15 @@ class _Builder:
         if self._root is None:
             self._root = self._shop.roots.open(self._settle())
             self._tree = None
+        for layer in self._behind:
+            self._root.apply(self._changes_of(layer, contents=True))
+        self._behind = []
         return self._root
 
     def _destination(self) -> Tree:
         """The files of the stage, to look things up in; contents are not needed."""
         if self._root is not None:
-            return self._root.tree()
+            return self._open_root().tree()
         if self._tree is None:
             self._tree = self._shop.indexes.tree(self._base, contents=False)
         for changes in self._changes[self._in_tree :]:
@@ -370,7 +374,7 @@ class _Builder:
 
     def _files(self) -> ImageFiles:
         shop = self._shop
-        if self._root is not None and shop.roots.isolation.concurrent:
+        if self._root is not None and shop.roots.isolation.concurrent and not self._behind:
             return ImageFiles(self._settle, shop.roots, self._root.tree, self._root)
         if self._root is not None:
             return ImageFiles(self._settle, shop.roots, lambda: shop.indexes.tree(self._settle(), contents=True))

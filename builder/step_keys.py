@@ -11,7 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.cache import CacheKey
@@ -21,7 +21,7 @@ from builder.errors import BuildError
 from builder.oci.image import Image
 from builder.oci.platform import Platform
 from builder.plan import SCRATCH, ImageBase, Plan, PlannedStage, StageBase
-from builder.reuse import PlanKeys, StepKey, makes_layer
+from builder.reuse import PlanKeys, StepKey, makes_layer, stands_alone
 from builder.stage import StageSettings
 from builder.step_work import Inputs
 from builder.steps.context import ContextTree
@@ -90,13 +90,16 @@ def plan_keys(plan: Plan, sources: KeySources) -> PlanKeys:
         else:
             start = _keyed(CacheKey.of(), bases[stage.index], ends)
             key = None if start is None else start.key
-        for number in range(len(stage.steps)):
-            if key is None or (stage.index, number) not in parts:
+        for number, step in enumerate(stage.steps):
+            if (stage.index, number) not in parts:
                 continue
-            step_key = _keyed(key, parts[stage.index, number], ends)
-            key = None if step_key is None else step_key.key
-            if step_key is not None:
-                steps[stage.index, number] = step_key
+            before = CacheKey.of(reader.written()) if stands_alone(step) else key
+            found = None if before is None else _keyed(before, parts[stage.index, number], ends)
+            if found is not None and stands_alone(step):
+                found = replace(found, through=None if key is None else key.extend(found.key.value))
+            key = None if found is None else found.through
+            if found is not None:
+                steps[stage.index, number] = found
         ends[stage.index] = key
     return PlanKeys(steps, {index: parts for index, parts in bases.items() if parts is not None}, ends)
 
@@ -113,7 +116,8 @@ def _keyed(before: CacheKey, parts: Mapping[str, Part] | None, ends: Mapping[int
                 return None
             stages[name], part = part.index, end.value
         inputs[name] = part
-    return StepKey(before.extend(*(text for item in inputs.items() for text in item)), inputs, stages)
+    key = before.extend(*(text for item in inputs.items() for text in item))
+    return StepKey(key, key, inputs, stages)
 
 
 class _Reader:
@@ -132,13 +136,16 @@ class _Reader:
                 return None
         else:
             base = SCRATCH
-        written = self._sources.stage
-        form = written.layer_format
         return {
             "the base image": base,
             "the platform": str(stage.platform),
-            "how layers are written": json.dumps([form.compression, form.newest_mtime, written.ignore_paths]),
+            "how layers are written": self.written(),
         }
+
+    def written(self) -> str:
+        """What stands for how layers are written."""
+        form = self._sources.stage.layer_format
+        return _text(form.compression, str(form.newest_mtime), *self._sources.stage.ignore_paths)
 
     def read(self, step: Step) -> Mapping[str, Part] | None:
         """What decides the layer of `step` besides what is below it; None where it cannot be had now."""

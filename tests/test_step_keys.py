@@ -165,6 +165,28 @@ def test_how_layers_are_written_counts_but_not_how_well_they_are_compressed(cont
     assert context.keys("FROM base\nRUN x\n", LayerFormat(level=9)) == context.keys("FROM base\nRUN x\n")
 
 
+class TestLinks:
+    """COPY --link: a layer of its own, whatever is below."""
+
+    TEXT = "FROM base\nRUN {}\n{} a /\nRUN x\n"
+
+    @pytest.mark.parametrize("copy", ["COPY --link", "ADD --link", "COPY --link --chown=1:1"])
+    def test_what_is_below_does_not_count_but_for_what_is_above(self, context: Context, copy: str) -> None:
+        one, two = context.keys(self.TEXT.format(1, copy)), context.keys(self.TEXT.format(2, copy))
+        assert [a == b for a, b in zip(one, two, strict=True)] == [False, True, False]
+        context.write("a", "other")
+        changed = context.keys(self.TEXT.format(1, copy))
+        assert [a == b for a, b in zip(one, changed, strict=True)] == [True, False, False]
+
+    def test_a_mode_is_given_in_the_files_below(self, context: Context) -> None:
+        keys = [context.keys(self.TEXT.format(number, "COPY --link --chmod=600"))[1] for number in (1, 2)]
+        assert keys[0] != keys[1]
+
+    def test_below_may_be_unknown(self, context: Context) -> None:
+        keys = context.keys("FROM base\nCOPY nothing /\nCOPY --link a /\nRUN x\n")
+        assert [bool(key) for key in keys] == [False, True, False]
+
+
 class TestContexts:
     @pytest.mark.parametrize("step", ["COPY . /", "COPY d* /", "ADD d /", "RUN --mount=target=/m x"])
     def test_what_is_read_counts(self, context: Context, step: str) -> None:

@@ -26,12 +26,13 @@ _TEXT = 60  # characters of another instruction
 class RecordedStep:
     """A step that makes a layer, as the Dockerfile has it. `inputs` is what decided it, by name; the values are short.
 
-    Without a `key`, what it reads was not known.
+    Without a `key`, what it reads was not known. Where it stands `alone`, the steps before it do not matter.
     """
 
     text: str
     key: str
     inputs: Mapping[str, str]
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class BuildRecord:
         """As JSON."""
         return json.dumps(
             {
-                name: {"base": dict(stage.base), "steps": [[s.text, s.key, dict(s.inputs)] for s in stage.steps]}
+                name: {"base": dict(stage.base), "steps": [_row(step) for step in stage.steps]}
                 for name, stage in self.stages.items()
             }
         ).encode()
@@ -64,7 +65,7 @@ class BuildRecord:
             stages = {
                 name: RecordedStage(
                     _texts(stage["base"]),
-                    tuple(RecordedStep(str(text), str(key), _texts(inputs)) for text, key, inputs in stage["steps"]),
+                    tuple(RecordedStep(str(t), str(key), _texts(i), bool(a)) for t, key, i, a in stage["steps"]),
                 )
                 for name, stage in json.loads(data).items()
             }
@@ -94,9 +95,12 @@ def why_missed(now: BuildRecord, before: BuildRecord | None, stage: str, number:
     old, new = before.stages.get(stage), now.stages[stage]
     if old is None:
         return f"stage {stage} is new"
-    if old.base != new.base:
+    alone = new.steps[number].alone
+    if old.base != new.base and not alone:
         return _changes(old.base, new.base)
     for position, step in enumerate(new.steps[: number + 1]):
+        if alone and position < number:
+            continue
         where = "" if position == number else f"{_cut(step.text)} before it: "
         if position >= len(old.steps):
             return where + "the instruction is new"
@@ -114,6 +118,10 @@ def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     found += [f"{name} is gone" for name in old if name not in new]
     more = len(found) - _NAMED
     return ", ".join(found[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _row(step: RecordedStep) -> list[object]:
+    return [step.text, step.key, dict(step.inputs), step.alone]
 
 
 def _cut(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.build import busybox
 from tests.build.program import Builder
 
 
@@ -146,6 +147,25 @@ class TestStages:
         assert second.digest != first.digest
         assert build().digest == second.digest
 
+    def test_a_linked_copy_survives_another_base(self, build: Caching, tmp_path: Path) -> None:
+        """And its stage is not built; a RUN after it sees what it copied."""
+        text = (
+            "FROM base AS s\nRUN head -c 8 /dev/urandom > /s\n"
+            "FROM {} AS t\nRUN echo > /r\nCOPY --link --from=s /s /d/\nCOPY --link a /d/\nRUN cat /d/s /d/a > /x\n"
+        )
+        build.dockerfile(text.format("base"), a="a")
+        first = build("--cache-copy-layers")
+        build.dockerfile(text.format("other"), a="a")
+        other = tmp_path / "other"
+        busybox.write_layout(other, busybox.tar(("new", b"")))
+        second = build("--cache-copy-layers", f"--build-context=other=oci-layout://{other}")
+        copies = ["COPY --link --from=s /s /d/", "COPY --link a /d/"]
+        assert second.hits == ["RUN head -c 8 /dev/urandom > /s", *copies]
+        assert second.stages == {1}
+        assert second.config["rootfs"]["diff_ids"][3:5] == first.config["rootfs"]["diff_ids"][2:4]
+        cached = build("--cache-copy-layers", f"--build-context=other=oci-layout://{other}")
+        assert (cached.misses, cached.digest) == ([], second.digest)
+
     def test_a_stage_of_stages(self, build: Caching) -> None:
         build.dockerfile("FROM base AS a\nRUN echo 1 > /1\nFROM a AS b\nRUN echo 2 > /2\nFROM b\nRUN cat /1 /2 > /3\n")
         first, second = build(), build()
@@ -196,8 +216,6 @@ class TestKeys:
         assert len(again.hits) == 1
 
     def test_a_changed_base_counts(self, build: Caching, tmp_path: Path) -> None:
-        from tests.build import busybox
-
         build.dockerfile("FROM base\nRUN echo > /x\n")
         build()
         busybox.write_layout(tmp_path / "other", busybox.tar(("new", b"")))
