@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,10 +25,11 @@ from builder.oci.platform import Platform
 from builder.plan import SCRATCH, ImageBase, Plan, PlannedStage, ScratchBase, StageBase
 from builder.reuse import Reuse
 from builder.stage import BuiltStage, Results, StageSettings, StepWork, Workshop, build_stage
-from builder.steps.step import RunStep
+from builder.steps.step import BindMount, CopyStep, FromImage, RunStep, Step
 
 ResolveImage = Callable[[str, Platform], Image]
 LayerWritten = Callable[[Layer], None]
+_AHEAD = 4  # images fetched side by side before a step needs them
 _Owned = tuple[int, int]  # a stage: the number of the plan that builds it, and its index
 
 
@@ -73,11 +74,14 @@ def build(
         plans = [_needed(plan, cache) for plan, cache in zip(plans, reuse, strict=True)]
     _refuse_foreign_programs(plans, reuse, settings.work_dir)
     stopped = threading.Event()
-    indexes, roots = LayerIndexes(settings.work_dir, settings.kept_indexes), OpenRoots(isolation)
+    indexes, roots = LayerIndexes(settings.work_dir, settings.kept_indexes, stopped.is_set), OpenRoots(isolation)
     blobs = settings.work_dir / "blobs"
     blobs.mkdir(exist_ok=True)
     published, written = _published(plans, owners), _written(plans, owners)
-    with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="compress") as compressors:
+    with (
+        ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="compress") as compressors,
+        ThreadPoolExecutor(max_workers=_AHEAD, thread_name_prefix="fetch-ahead") as ahead,
+    ):
 
         def begin(number: int, plan: Plan) -> _Build:
             results = Results(_memoised(lambda reference: _image_files(reference, plan, resolve, indexes, roots)))
@@ -91,6 +95,7 @@ def build(
                 blobs,
                 stopped.is_set,
                 _names(number, plans, owners),
+                lambda steps: _fetch_ahead(steps, results, isolation, ahead),
             )
             return _Build(plan, owners[number], results, workshop, reuse[number] if reuse else None)
 
@@ -118,6 +123,17 @@ def build(
     return [
         {index: _finish(job.results.image(index), job.plan, settings) for index in job.plan.targets} for job in builds
     ]
+
+
+def _fetch_ahead(steps: Iterable[Step], results: Results, isolation: Isolation, pool: Executor) -> None:
+    """Begin to fetch the images that `steps` read from; what goes wrong is told by the step that needs the image."""
+    for step in steps:
+        if isinstance(step, CopyStep) and isinstance(step.origin, FromImage):
+            pool.submit(lambda origin: results.files(origin).tree(), step.origin)
+        if isinstance(step, RunStep) and isolation.concurrent:
+            for mount in step.mounts:
+                if isinstance(mount, BindMount) and isinstance(mount.origin, FromImage):
+                    pool.submit(lambda origin: results.files(origin).directory(), mount.origin)
 
 
 def stages_of(plans: Sequence[Plan]) -> list[PlannedStage]:

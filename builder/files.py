@@ -41,8 +41,12 @@ class KnownIndexes(Protocol):
 class LayerIndexes:
     """The changes of every layer that the build looked into, each read once. Used from any thread."""
 
-    def __init__(self, work_dir: Path, kept: KnownIndexes | None = None) -> None:
+    def __init__(
+        self, work_dir: Path, kept: KnownIndexes | None = None, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
+        """What is being read when `stopped` becomes true is not read to its end."""
         self._work_dir = work_dir
+        self._stopped = stopped
         self._kept = kept
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
@@ -87,8 +91,13 @@ class LayerIndexes:
                 diff_id=layer.diff_id,
                 spool=spool,
                 wanted=wanted,
+                progress=self._go_on,
             )
         return [self._with_content(change, layer) for change in changes]
+
+    def _go_on(self, done: int) -> None:
+        if self._stopped():
+            raise BuildError("the build was stopped")
 
     def _with_content(self, change: Change, layer: Layer) -> Change:
         if isinstance(change, Entry) and change.type is FileType.FILE and change.content is None:

@@ -77,7 +77,10 @@ class StageSettings:
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What all stages of a build share. `names` says how each stage is shown, by its index."""
+    """What all stages of a build share. `names` says how each stage is shown, by its index.
+
+    `fetch_ahead` begins to fetch what the steps that it is given will read; it returns at once and never raises.
+    """
 
     work: StepWork
     settings: StageSettings
@@ -88,6 +91,7 @@ class Workshop:
     blobs: Path
     stopped: Callable[[], bool]
     names: Mapping[int, str]
+    fetch_ahead: Callable[[Sequence[Step]], None]
 
 
 class BuiltStage:
@@ -196,6 +200,7 @@ class _Builder:
         first_own = max(self._reuse.hits.keys() - self._reuse.alone, default=-1) + 1
         for number, step in enumerate(planned.steps):
             if number == first_own:
+                self._shop.fetch_ahead(planned.steps[number:])
                 self._prepare_root(planned.steps[number:])
             self._take(number, step, snapshot=not self._shop.settings.single_snapshot or number == last_layer)
         self._pending.append(self._finish)

@@ -7,8 +7,10 @@ import json
 import os
 import random
 import signal
+import site
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ import pytest
 from builder.store.entries import PARTIAL
 from builder.store.prune import prune
 from tests.build import busybox
-from tests.build.program import Builder, left_behind
+from tests.build.program import CHECKOUT, Builder, left_behind
+from tests.isolation.places import ANYONE, Absent, as_uid, interpreter_for_anyone
 from tests.servers.registry import RegistryServer, docker_registry, missing
 from tests.store.consistency import assert_consistent
 
@@ -304,7 +307,7 @@ def test_pruning_leaves_what_is_in_use(shop: Shop, tmp_path: Path) -> None:
     shop.limpet.dockerfile("\n".join(other).format(base="base"))
     done = subprocess.run(
         shop.limpet.command(*shop.arguments("--cache-dir-size=1", "--work-dir=" + str(tmp_path / "other"))),
-        cwd=Path(__file__).parents[2],
+        cwd=CHECKOUT,
         env=shop.limpet.environment(),
         capture_output=True,
         text=True,
@@ -320,3 +323,71 @@ def test_pruning_leaves_what_is_in_use(shop: Shop, tmp_path: Path) -> None:
     shop.build("--cache-dir-size=1", text="FROM scratch\nCOPY Dockerfile /\n")
     assert json.dumps(sorted(shop.entries())) == "[]"
     assert not list((shop.store / "mounts").glob("*/0"))
+
+
+@pytest.fixture
+def public(shop: Shop) -> Iterator[Shop]:
+    """Where other users may look, too."""
+    with tempfile.TemporaryDirectory(prefix="limpet-store-", dir="/var/tmp") as name:
+        directory = Path(name)
+        for path in (directory, directory / "context", directory / "work", directory / "store", directory / "own"):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o755 if path.name == "store" else 0o777)
+        limpet = Builder(directory, directory / "base", directory / "work")
+        busybox.write_layout(limpet.base)
+        yield Shop(limpet, shop.registry, directory / "store", shop.name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes other users")
+@pytest.mark.root
+def test_users_of_one_store(public: Shop) -> None:
+    """Each uses what it may: blobs of any user, unpacked layers of those whose files lie on the disk alike."""
+    try:
+        python = interpreter_for_anyone()
+    except Absent as reason:
+        pytest.skip(str(reason))
+    reference, _ = public.build()
+    file, own = public.limpet.work / "digest", public.limpet.directory / "own"
+
+    def as_anyone(store: Path) -> str:
+        command = public.limpet.command(*public.arguments(f"--cache-dir={store}", f"--digest-file={file}"))
+        environment = {**public.limpet.environment(), "PYTHONPATH": site.getsitepackages()[0]}
+        done = subprocess.run(
+            [*as_uid(ANYONE), python, *command[1:]], cwd=CHECKOUT, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert file.read_text() == reference
+        file.unlink()
+        return done.stderr
+
+    before = public.pulled()
+    log = as_anyone(public.store)  # which is root's
+    assert "cannot" not in log
+    assert not [request for request in public.pulled()[len(before) :] if "/blobs/" in request]
+    as_anyone(own)
+    before = public.pulled()
+    unpacked = {path: path.stat().st_mtime_ns for path in own.glob("layers-*/*/entry.json")}
+    assert len(unpacked) == 1
+    as_anyone(own)
+    assert public.pulled()[len(before) :] == [f"HEAD /v2/{public.name}/manifests/1 200"]
+    assert {path: path.stat().st_mtime_ns for path in own.glob("layers-*/*/entry.json")} == unpacked
+    # Where files have their true owners, they lie there in another way.
+    assert public.build(f"--cache-dir={own}")[0] == reference
+    assert len(list(own.glob("layers-*"))) == 2
+
+
+def test_images_are_fetched_before_a_step_reads_them(own: Shop, base: Path) -> None:
+    push(base, own.registry, "tool:1")
+    text = f"""FROM base
+RUN --mount=type=cache,target=/gate,id=gate echo is running; \
+    for i in $(seq 600); do test -e /gate/open && exit 3; sleep 0.1; done
+COPY --from={own.registry.host}/tool:1 /bin/busybox /
+"""
+    own.limpet.dockerfile(text)
+    process = own.limpet.start(*own.arguments())
+    while not own.registry.requests("GET", "/v2/tool/blobs/") or not list((own.store / "mounts").glob("*/0")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    (next((own.store / "mounts").glob("*/0")) / "open").touch()
+    _, log = process.communicate()
+    assert process.returncode == 3, log
