@@ -105,8 +105,7 @@ def build(
             planned = replace(planned, display=job.workshop.names[planned.index])
             stage = (job.owners[planned.index], planned.index)
             if stage not in published:
-                needed = stage in written or not isolation.concurrent
-                return build_stage(planned, base, job.workshop, _ignore if needed else None, cached)
+                return build_stage(planned, base, job.workshop, _ignore if stage in written else None, cached)
             if not isinstance(planned.base, StageBase):
                 for layer in base.layers:
                     layer_written(layer)

@@ -204,8 +204,6 @@ class _Builder:
                 self._prepare_root(planned.steps[number:])
             self._take(number, step, snapshot=not self._shop.settings.single_snapshot or number == last_layer)
         self._pending.append(self._finish)
-        if not self._shop.roots.isolation.concurrent:
-            self._settle()  # the next stage needs the place of this one's root
         tell(StageFinished(planned.display, time.monotonic() - started))
         return BuiltStage(self._settle, self._files())
 
@@ -331,7 +329,7 @@ class _Builder:
         if kept:
             self._reuse.made(number, future, now)
         if self._root is not None and not shop.roots.isolation.concurrent:
-            future.result()  # the next step may change the files that the layer is written from
+            future.result()  # nothing may go on beside the next RUN
         return future
 
     def _configure(self, step: Step) -> None:
@@ -379,7 +377,7 @@ class _Builder:
 
     def _files(self) -> ImageFiles:
         shop = self._shop
-        if self._root is not None and shop.roots.isolation.concurrent and not self._behind:
+        if self._root is not None and not self._behind:
             return ImageFiles(self._settle, shop.roots, self._root.tree, self._root)
         if self._root is not None:
             return ImageFiles(self._settle, shop.roots, lambda: shop.indexes.tree(self._settle(), contents=True))

@@ -164,9 +164,12 @@ def names_outside(tree: Tree) -> None:
     for name in ("/kaniko/executor", "/kaniko/warmer"):
         tree.link(name, "/limpet/bin/limpet")
     tree.link("/bin/sh", "/limpet/bin/busybox")  # git starts ssh, LFS and credential helpers by it
-    for directory in ("kaniko/.docker", "kaniko/ssl/certs", "cache", "root", "tmp", "var/tmp", "workspace", "etc"):
+    directories = ("kaniko/.docker", "kaniko/ssl/certs", "cache", "root", "run", "tmp", "var/tmp", "workspace", "etc")
+    for directory in (*directories, "limpet/work"):
         (tree.root / directory).mkdir(parents=True, exist_ok=True)
-    for directory in ("cache", "tmp", "var/tmp", "workspace"):
+    # Kubernetes mounts below /var/run, which is this link in every distribution: a mount in /run is in nobody's way.
+    tree.link("/var/run", "/run")
+    for directory in ("cache", "limpet/work", "tmp", "var/tmp", "workspace"):
         (tree.root / directory).chmod(0o1777)  # any uid may build
     (tree.root / "root").chmod(0o700)
     (tree.home / "etc").mkdir()

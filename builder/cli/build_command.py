@@ -30,7 +30,7 @@ from builder.cli.wiring import (
 )
 from builder.events import BuildStarted
 from builder.isolation import Isolation
-from builder.isolation.choose import choose
+from builder.isolation.choose import InPlaceSettings, choose
 from builder.oci.image import Image, Layer
 from builder.oci.index import descriptor_of
 from builder.oci.reference import Reference
@@ -44,6 +44,7 @@ from builder.publish import (
     check_push,
     registry_destinations,
 )
+from builder.registry.credentials.files import credential_files
 from builder.registry.registries import Registries
 from builder.reuse import Reuse
 from builder.stage import Results
@@ -69,10 +70,15 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
             return 0
         # Before any thread exists: namespaces can be entered by a process with one thread only.
         with local_store(settings.cache, output) or nullcontext() as store:
-            isolation = choose(settings.build.isolation, work, output, store)
+            isolation = choose(settings.build.isolation, work, output, store, _in_place(settings, env))
             _build(settings, env, output, isolation, work, store)
     output.finish()
     return 0
+
+
+def _in_place(settings: Settings, env: Mapping[str, str]) -> InPlaceSettings:
+    credentials = (*credential_files(env), *settings.build.secret_files)
+    return InPlaceSettings(env, credentials, settings.build.in_place_anywhere)
 
 
 def _plans_only(settings: Settings, env: Mapping[str, str], output: Output, work: Path) -> list[Plan]:
@@ -117,7 +123,7 @@ def _build(
             return StepWorkOf(inputs(stopped), results)
 
         def prepare(layer: Layer) -> None:
-            for destination in pushes:
+            for destination in pushes if isolation.concurrent else ():  # else nothing may go on beside RUN
                 destination.prepare(layer)
 
         def carry_out(reuse: Sequence[Reuse]) -> None:

@@ -45,6 +45,13 @@ def read_directory(path: str) -> dict[str, bytes]:
     return {name: _read(name, {"src": os.path.join(path, name)}, {}) for name in files}
 
 
+def secret_files(specs: Sequence[str], directory: str) -> tuple[Path, ...]:
+    """The files that `read_secrets` and `read_directory` read, and perhaps some that are not there."""
+    named = [_fields(spec) for spec in specs]
+    paths = [Path(fields.get("src") or fields["id"]) for fields in named if "env" not in fields]
+    return (*paths, *(Path(directory, name) for name in (os.listdir(directory) if directory else ())))
+
+
 def _fields(spec: str) -> dict[str, str]:
     """One spec's fields; `source` and `src` are the same. Values are paths and names, never the secret itself."""
     try:

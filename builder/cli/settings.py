@@ -10,7 +10,7 @@ from typing import Literal, cast
 from builder.cli.arguments import Arguments
 from builder.cli.grammar import is_true
 from builder.cli.registry_access import RegistryAccess, registry_access
-from builder.cli.secret_spec import agent_sockets, read_directory, read_secrets
+from builder.cli.secret_spec import agent_sockets, read_directory, read_secrets, secret_files
 from builder.errors import UsageError
 from builder.oci.platform import Platform
 from builder.outputs import RESULTS, ResultFiles
@@ -51,6 +51,7 @@ class BuildSettings:
     targets: tuple[str, ...] = ()
     platforms: tuple[Platform, ...] = ()
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    secret_files: tuple[Path, ...] = ()  # where they were read
     ssh: Mapping[str, Path] = field(default_factory=dict)
     allow: frozenset[str] = frozenset()
     isolation: str = "auto"
@@ -251,6 +252,7 @@ def _build_settings(arguments: Arguments, env: Mapping[str, str]) -> BuildSettin
             **read_directory(arguments.text("secrets-dir")),
             **read_secrets(arguments.items("secret"), env),
         },
+        secret_files=secret_files(arguments.items("secret"), arguments.text("secrets-dir")),
         ssh=agent_sockets(arguments.items("ssh"), env),
         allow=allow,
         isolation=arguments.text("isolation"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,8 +39,13 @@ from context_sources.git_address import parse as parse_git_address
 
 
 def work_parent(asked: Path | None, env: Mapping[str, str]) -> Path:
-    """The directory below which a build makes its work directory."""
-    return asked or Path(env.get("LIMPET_WORK_DIR") or env.get("KANIKO_DIR") or env.get("TMPDIR") or "/var/tmp")
+    """The directory below which a build makes its work directory.
+
+    Without a word of the user's that is in Limpet's own, where it has one: nothing that RUN does to /tmp gets there.
+    """
+    named = env.get("LIMPET_WORK_DIR") or env.get("KANIKO_DIR") or env.get("TMPDIR")
+    own = Path(sys.prefix, "work")
+    return asked or Path(named or (own if own.is_dir() else "/var/tmp"))
 
 
 @contextmanager

@@ -127,7 +127,7 @@ class Isolation(Protocol):
 
     @property
     def concurrent(self) -> bool:
-        """Whether several roots may be open at once."""
+        """Whether other work may go on while a step runs: other stages, uploads. Several roots may be open anyway."""
         ...
 
     def open_root(self, image: Image) -> AbstractContextManager[Root]:

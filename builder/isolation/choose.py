@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from builder.errors import IsolationError, UsageError
 from builder.events import Listener, Message, Silent
 from builder.isolation import Isolation, syscalls
 from builder.isolation.chroot import Chroot
+from builder.isolation.credential_files import stay
 from builder.isolation.enter import enter
+from builder.isolation.in_place import InPlace, recover
 from builder.isolation.namespaces import Ground, Kept, Namespaces
 from builder.isolation.none import NoIsolation
-from builder.isolation.probe import NamespacesProbe, probe_chroot, probe_namespaces
+from builder.isolation.probe import NamespacesProbe, probe_chroot, probe_in_place, probe_namespaces
 from builder.rootfs.entry import Entry
 
-NAMES = ("namespaces", "chroot", "none")
+NAMES = ("namespaces", "in-place", "chroot", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,23 @@ class Candidate:
     yaml: str = ""
 
 
-def choose(requested: str, work_dir: Path, listener: Listener | None = None, kept: Kept | None = None) -> Isolation:
+@dataclass(frozen=True, slots=True)
+class InPlaceSettings:
+    """What in-place has to know: the `environ` that Limpet was started with, files that no RUN should find, and
+    whether it may be used `anywhere`, not only in a container that is thrown away."""
+
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    credentials: tuple[Path, ...] = ()
+    anywhere: bool = False
+
+
+def choose(
+    requested: str,
+    work_dir: Path,
+    listener: Listener | None = None,
+    kept: Kept | None = None,
+    in_place: InPlaceSettings | None = None,
+) -> Isolation:
     """The isolation called `requested`, or for "auto" the best that works here. It may use unpacked layers of `kept`.
 
     Enters namespaces where that is what is chosen, so no thread may exist yet. Afterwards this process's memory,
@@ -48,6 +68,11 @@ def choose(requested: str, work_dir: Path, listener: Listener | None = None, kep
         if probe.works:
             isolation = _namespaces(work_dir, probe, listener, kept)
         reasons.append(f"namespaces: {probe.failure}")
+    if isolation is None and requested in ("auto", "in-place"):
+        try:
+            isolation = _in_place(work_dir, reasons, listener, in_place or InPlaceSettings(os.environ))
+        except IsolationError as error:
+            reasons.append(f"in-place: {error.message}")
     if isolation is None and requested in ("auto", "chroot"):
         failure = probe_chroot(work_dir)
         if not failure:
@@ -68,6 +93,30 @@ def _namespaces(work_dir: Path, probe: NamespacesProbe, listener: Listener, kept
         text = f"the work directory {work_dir} is slow: {probe.no_overlay}; an emptyDir volume is faster"
         listener.tell(Message(text, "warning"))
     return Namespaces(work_dir, ground, _NotApplied(listener), kept)
+
+
+def _in_place(work_dir: Path, reasons: list[str], listener: Listener, settings: InPlaceSettings) -> Isolation:
+    """Raises IsolationError with the reason why not."""
+    place, failure = probe_in_place(work_dir, settings.environ, settings.anywhere)
+    if place is None:
+        raise IsolationError(failure)
+    busy = recover()
+    if busy:
+        raise IsolationError(busy)
+    # Only where nothing is lost when a kill leaves them away.
+    place = replace(place, credentials=() if settings.anywhere else settings.credentials)
+    isolation = InPlace(place, _NotApplied(listener), listener)
+    for reason in reasons:
+        listener.tell(Message(f"not isolated by {reason}"))
+    readable = [place.home, *stay(settings.credentials, place.points)]
+    listener.tell(
+        Message(
+            "isolation: in-place. RUN runs in this container itself; as root it can read what this pod mounts"
+            + "".join(f", {path}" for path in filter(None, readable)),
+            "warning",
+        )
+    )
+    return isolation
 
 
 def _chroot(work_dir: Path, reasons: list[str], listener: Listener) -> Isolation:

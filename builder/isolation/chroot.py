@@ -12,12 +12,12 @@ from typing import Any
 from builder.errors import IsolationError
 from builder.isolation import Process, Root
 from builder.isolation.launch import Running, launch
-from builder.isolation.lay_in import CacheLocks, lay_in
+from builder.isolation.lay_in import DEVICES, CacheLocks, lay_in
 from builder.isolation.namespaces import unpack_plain
 from builder.isolation.owners import RealOwners
 from builder.isolation.plain import PlainRoot
 from builder.isolation.removal import remove_tree
-from builder.isolation.specification import command
+from builder.isolation.specification import command, network_files
 from builder.isolation.untouched import Exchanged
 from builder.oci.image import Image
 from builder.rootfs.entry import Entry
@@ -69,7 +69,8 @@ class ChrootRunner:
         directory.mkdir()
         try:
             with ExitStack() as stack:
-                lay_in(process, root, directory, self._caches, stack, exchanged)
+                mounts = [*network_files(process), *process.mounts]
+                lay_in(mounts, DEVICES, root, directory, self._caches, stack, exchanged)
                 spec: dict[str, Any] = {**command(process), "kind": "chroot", "root": str(root)}
                 spec |= {"pid_namespace": False, "nested": None, "filter": None}
                 launch(running, spec, process.output)

@@ -9,13 +9,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from builder.errors import CommandFailed, IsolationError
 
 SANDBOX = Path(__file__).with_name("sandbox.py")
 KILL_NOW = signal.SIGUSR1  # as the sandbox program understands it
+READY = b"ready\n"  # what the sandbox program reports before it waits
+GO = b"go\n"
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 
@@ -79,9 +82,11 @@ def launch(
     spec: dict[str, Any],
     output: Callable[[bytes], None],
     listener: int | None = None,
+    around: AbstractContextManager[None] | None = None,
 ) -> None:
     """Run the sandbox program with `spec` (see its docstring) to the end of every process in it.
 
+    `around` is entered when the program is up, which then waits for it, and left when every process has ended.
     Raises CommandFailed with the command's exit code, IsolationError when the sandbox could not be made.
     """
     spec_end, spec_fd = os.pipe()
@@ -101,24 +106,40 @@ def launch(
         os.close(report_end)
         os.close(out_end)
     try:
-        with open(report, "rb") as reports:
+        with ExitStack() as stack, open(report, "rb") as reports:
             try:
-                with open(spec_fd, "wb") as stream:
-                    stream.write(marshal.dumps(spec))
-            except BrokenPipeError:
-                pass  # the sandbox program died; its report or its absence says so
-            _copy(out, output)
-            process.wait()
-            said = reports.read1()
-    except BaseException:
-        _end(process)
-        raise
+                _hand_over(spec, spec_fd, reports, around, stack)
+                _copy(out, output)
+                process.wait()
+                said = reports.read1()
+            except BaseException:
+                _end(process)
+                raise
     finally:
         os.close(out)
         running.forget(process)
     if running.ended and not said:
         raise IsolationError("the build was stopped")
     _judge(said, process.returncode)
+
+
+def _hand_over(
+    spec: dict[str, Any],
+    spec_fd: int,
+    reports: BinaryIO,
+    around: AbstractContextManager[None] | None,
+    stack: ExitStack,
+) -> None:
+    """Give the program its specification, and let it begin once `around` is entered on `stack`."""
+    try:
+        with open(spec_fd, "wb") as stream:
+            stream.write(marshal.dumps({**spec, "wait": around is not None}))
+            stream.flush()
+            if around is not None and reports.readline() == READY:
+                stack.enter_context(around)
+                stream.write(GO)  # an end without it, when `around` fails, must not let the command run
+    except BrokenPipeError:
+        pass  # the sandbox program died; its report or its absence says so
 
 
 def _copy(out: int, output: Callable[[bytes], None]) -> None:

@@ -7,16 +7,16 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from builder.errors import IsolationError
-from builder.isolation import AgentSocket, Bind, Cache, Process, ProcessMount, SecretFile, Tmpfs
+from builder.isolation import AgentSocket, Bind, Cache, ProcessMount, SecretFile, Tmpfs
 from builder.isolation.agent import agent_proxy
 from builder.isolation.mount_points import MountPoints
 from builder.isolation.removal import remove_tree
-from builder.isolation.specification import copy_of, network_files
+from builder.isolation.specification import copy_of
 from builder.isolation.untouched import Exchanged
 
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
@@ -35,28 +35,34 @@ class CacheLocks:
 
 
 def lay_in(
-    process: Process, root: Path, directory: Path, caches: CacheLocks, stack: ExitStack, exchanged: Exchanged
+    mounts: Sequence[ProcessMount],
+    devices: Mapping[str, tuple[int, int]],
+    root: Path,
+    directory: Path,
+    caches: CacheLocks,
+    stack: ExitStack,
+    exchanged: Exchanged,
 ) -> None:
-    """Lay device nodes, resolv.conf, hosts and the mounts of `process` into `root`; `stack` takes them out again.
+    """Lay `mounts` into `root` and `devices`, by their names, into its /dev; `stack` takes them out again.
 
     `directory` is an empty directory on the same file system. What is covered is added to `exchanged`. Raises
     IsolationError.
     """
-    for source in sorted({mount.source for mount in process.mounts if isinstance(mount, Cache)}):
+    for source in sorted({mount.source for mount in mounts if isinstance(mount, Cache)}):
         stack.enter_context(caches.of(source))
     points = stack.enter_context(MountPoints(root))
     times = _DirectoryTimes(points)
     stack.callback(times.restore)
     covered = set()
-    dev = points.make("/dev", directory=True, inside_others=True)
-    times.note(dev)
-    for name, device in DEVICES.items():
-        if not os.path.lexists(root / dev / name):
-            stack.enter_context(_device(root / dev / name, device))
-            covered.add(f"{dev}/{name}")
-    mounts: list[ProcessMount] = [*network_files(process), *process.mounts]
-    mounts.sort(key=lambda mount: len([name for name in mount.target.split("/") if name]))
-    for number, mount in enumerate(mounts):
+    if devices:
+        dev = points.make("/dev", directory=True, inside_others=True)
+        times.note(dev)
+        for name, device in devices.items():
+            if not os.path.lexists(root / dev / name):
+                stack.enter_context(_device(root / dev / name, device))
+                covered.add(f"{dev}/{name}")
+    outer_first = sorted(mounts, key=lambda mount: len([name for name in mount.target.split("/") if name]))
+    for number, mount in enumerate(outer_first):
         path = points.make(mount.target, _is_directory(mount), inside_others=True)
         covered.add(path)
         aside = directory / str(number)

@@ -60,6 +60,7 @@ class PlainRoot:
         with self._lock:
             self._ran = False
             after = Snapshot.of(self._path)
+            self._before = self._exchanged.renew(self._before)
             owners = self._owners.of if self._owners.recorded else None
             found = [
                 change for change in changes(self._before, after, owners) if change.path not in self._exchanged.covered

@@ -6,14 +6,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from builder.errors import IsolationError
 from builder.isolation import syscalls
+from builder.isolation.container import mounts, own_directory, why_not_throw_away
 from builder.isolation.enter import IdMap, enter
+from builder.isolation.in_place import Place
 from builder.isolation.overlay import OverlayKind
 
 
@@ -53,6 +55,28 @@ def probe_chroot(work_dir: Path) -> str:
         return {"failure": ""}
 
     return str(_in_child(attempt)["failure"])
+
+
+def probe_in_place(work_dir: Path, environ: Mapping[str, str], anywhere: bool = False) -> tuple[Place | None, str]:
+    """Where Limpet is, for `builder.isolation.in_place`, or why this isolation cannot be used. Changes nothing.
+
+    `anywhere`: not only in a container that is thrown away.
+    """
+    if os.geteuid() != 0:
+        return None, f"it needs uid 0, and this is uid {os.geteuid()}"
+    failure = "" if anywhere else why_not_throw_away(environ)
+    if failure:
+        return None, failure
+    points = tuple(sorted({mount.point for mount in mounts()} - {"/"}))
+    home, failure = own_directory(points)
+    if failure:
+        return None, failure
+    if not os.access("/", os.W_OK):
+        return None, "the root file system is read-only"
+    place = Place(points, home)
+    if not place.holds(work_dir):
+        return None, f"the work directory {work_dir} would be swapped away; let --work-dir name a volume"
+    return place, ""
 
 
 def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -4,8 +4,9 @@ It is started as `python -I -S -B sandbox.py SPEC_FD REPORT_FD [LISTENER_FD]` an
 standard library only, and little of that, since every RUN waits for its start (json, typing and socket would be a
 third of it). SPEC_FD is a pipe with one marshalled dict (see `builder.isolation.specification`, which makes it);
 secrets come this way and no other. To REPORT_FD it writes `exit CODE` when the command ran, `error TEXT` when the
-sandbox could not be made. LISTENER_FD is a unix socket that gets the descriptor of the seccomp filter, when the
-specification has one.
+sandbox could not be made; where "wait" is true, before that a line `ready`, and nothing more is done before SPEC_FD
+has a line `go`. LISTENER_FD is a unix socket that gets the descriptor of the seccomp filter, when the specification
+has one.
 
 Three processes take part:
 
@@ -43,6 +44,7 @@ AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_READ, PR_CAPBSET_DROP = 1, 4, 23, 24
+PR_GET_NO_NEW_PRIVS = 39
 PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 36, 47, 4
 CAPABILITY_VERSION_3 = 0x20080522
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER = 1, 1 << 3
@@ -407,6 +409,10 @@ def drop_privileges(spec: Spec, listener: socket.socket | None) -> None:
         limit_capabilities()
     if spec["kind"] == "namespaces" and not spec["pid_namespace"]:
         refuse_signals_to_outside()
+    if spec["kind"] == "in-place" and prctl(PR_GET_NO_NEW_PRIVS, 0) == 1:
+        # Landlock asks for no_new_privs, which would take setuid programs away where the pod still has them. A domain
+        # also keeps the command from looking into processes outside of it: /proc/PID/environ, mem, root.
+        refuse_signals_to_outside()
     if listener is not None:
         # One id only: everybody is root here, and who the command believes to be is the filter's business.
         install_filter(spec["filter"], listener)
@@ -625,17 +631,21 @@ def unshare_flags(spec: Spec) -> int:
 def main() -> int:
     """The parent."""
     spec_fd, report, *rest = map(int, sys.argv[1:])
+    # Nothing that runs as the same user may read this process's memory, which has the secrets in it.
+    prctl(PR_SET_DUMPABLE, 0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     with open(spec_fd, "rb") as stream:
-        spec = marshal.loads(stream.read())  # noqa: S302 -- Limpet itself wrote it
+        spec = marshal.load(stream)  # noqa: S302 -- Limpet itself wrote it
+        if spec["wait"]:
+            os.write(report, b"ready\n")
+            if stream.readline() != b"go\n":
+                return 1
     os.set_inheritable(report, False)
     listener = None
     if rest:
         import socket  # now: in the new root there is no Python
 
         listener = socket.socket(fileno=rest[0])
-    # Nothing that runs as the same user may read this process's memory, which has the secrets in it.
-    prctl(PR_SET_DUMPABLE, 0)
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED_SIGNALS)
     if spec["kind"] == "namespaces" and libc.unshare(unshare_flags(spec)) < 0:

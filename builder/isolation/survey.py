@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import yaml
 from builder.isolation.choose import Candidate
 from builder.isolation.confinement import Confinement, confinement
 from builder.isolation.enter import IdMap
-from builder.isolation.probe import NamespacesProbe, probe_chroot, probe_namespaces
+from builder.isolation.probe import NamespacesProbe, probe_chroot, probe_in_place, probe_namespaces
 
 # What a build as root uses of its capabilities; task/ gives its steps the same.
 ROOT_CAPABILITIES = (
@@ -51,6 +52,7 @@ def survey(work_dir: Path) -> Survey:
     namespaces = probe_namespaces(work_dir)
     candidates = (
         _namespaces(namespaces, found),
+        _of_root("in-place", probe_in_place(work_dir, os.environ)[1], found),
         _of_root("chroot", probe_chroot(work_dir), found),
         Candidate("none", True, "for Dockerfiles without RUN"),
     )

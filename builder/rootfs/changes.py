@@ -15,7 +15,7 @@ from builder.rootfs.entry import Change, Entry, FileType, Opaque, Whiteout
 from builder.rootfs.paths import join
 
 # ctime, inode, size, mode, owner, group, file system
-_Status = tuple[int, int, int, int, int, int, int]
+Status = tuple[int, int, int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class Snapshot:
 
     directory: str
     skip: frozenset[str]
-    statuses: Mapping[str, _Status] = field(repr=False)
+    statuses: Mapping[str, Status] = field(repr=False)
 
     @classmethod
     def of(cls, directory: str | Path, skip: Collection[str] = ()) -> Snapshot:
         """Walk `directory`; the paths (of the image) in `skip` and what is below them are left out."""
         root = str(directory)
         skipped = frozenset(skip)
-        statuses = {"": _status(os.lstat(root))}
+        statuses = {"": status_of(os.lstat(root))}
         pending = [""]
         while pending:
             parent = pending.pop()
@@ -43,7 +43,7 @@ class Snapshot:
                     path = f"{parent}/{item.name}" if parent else item.name
                     if path in skipped:
                         continue
-                    statuses[path] = _status(item.stat(follow_symlinks=False))
+                    statuses[path] = status_of(item.stat(follow_symlinks=False))
                     if item.is_dir(follow_symlinks=False):
                         pending.append(path)
         return cls(root, skipped, MappingProxyType(statuses))
@@ -105,7 +105,8 @@ def with_hardlinks(changes: Iterable[Change]) -> Iterator[Change]:
         yield change
 
 
-def _status(status: os.stat_result) -> _Status:
+def status_of(status: os.stat_result) -> Status:
+    """What of `status` shows whether something changed."""
     return (
         status.st_ctime_ns,
         status.st_ino,
@@ -117,11 +118,11 @@ def _status(status: os.stat_result) -> _Status:
     )
 
 
-def _file_id(status: _Status) -> tuple[int, int]:
+def _file_id(status: Status) -> tuple[int, int]:
     return status[6], status[1]  # device, inode
 
 
-def _is_directory(status: _Status | None) -> bool:
+def _is_directory(status: Status | None) -> bool:
     return status is not None and stat.S_ISDIR(status[3])
 
 
