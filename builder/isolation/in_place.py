@@ -10,6 +10,7 @@ import fcntl
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -73,6 +74,7 @@ class InPlace:
         self._place = place
         self._not_applied = not_applied
         self._listener = listener
+        self._turn = threading.Lock()
         _try_to_swap(place)
 
     @contextmanager
@@ -82,7 +84,7 @@ class InPlace:
             directory.mkdir()
             owners = RealOwners()
             unpack_plain(image, directory / "root", owners, self._not_applied)
-            runner = InPlaceRunner(self._place, base / "aside", self._listener)
+            runner = InPlaceRunner(self._place, base / "aside", self._turn, self._listener)
             root = PlainRoot(directory, runner, owners)
             try:
                 yield root
@@ -143,20 +145,25 @@ def _try_to_swap(place: Place) -> None:
 
 
 class InPlaceRunner:
-    """Runs processes by the sandbox program while the root is swapped with the container's own.
+    """Runs processes by the sandbox program while the root is swapped with the container's own: who has the `turn`.
 
     A step that would not see all of its root, because this pod has something in the same place, runs in a chroot.
     """
 
-    def __init__(self, place: Place, aside: Path, listener: Listener) -> None:
+    def __init__(self, place: Place, aside: Path, turn: threading.Lock, listener: Listener) -> None:
         self._place = place
         self._aside = aside
+        self._turn = turn
         self._listener = listener
         self._caches = CacheLocks()
         self._chroot = ChrootRunner(self._caches)
         self._told: set[str] = set()
 
     def run(self, process: Process, root: Path, directory: Path, running: Running, exchanged: Exchanged) -> None:
+        with self._turn:
+            self._run(process, root, directory, running, exchanged)
+
+    def _run(self, process: Process, root: Path, directory: Path, running: Running, exchanged: Exchanged) -> None:
         if process.network == "none":
             raise IsolationError(
                 "RUN --network=none needs a network namespace, which --isolation=in-place does not have",

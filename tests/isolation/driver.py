@@ -46,7 +46,8 @@ def main(name: str, work: Path) -> None:
         request = json.loads(line)
         try:
             value = getattr(scenarios, request["scenario"])(setting, **request["arguments"])
-            answer = {"value": value, "left": sorted(os.listdir(work)), "mounts": mounts_below(work)}
+            left = [*os.listdir(work), *(name for name in os.listdir("/") if name.startswith(".limpet-"))]
+            answer = {"value": value, "left": left, "mounts": mounts_below(work)}
         except Exception:
             answer = {"error": traceback.format_exc()}
         answers.write(json.dumps(answer) + "\n")

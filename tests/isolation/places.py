@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+IN_EXECUTOR = "/limpet/checkout"
 ANYONE = 54321  # a uid that no machine knows
 SUBORDINATE = 54322
 # What Kubernetes leaves to a container that asks for nothing.
@@ -43,20 +44,27 @@ class Kind:
     single_id: bool = False
     devices: bool = False  # mknod makes device nodes
     patient: bool = False  # another kind stands for this one in tests that take seconds
+    executor: bool = False  # `command` starts the executor image: it has Python, the checkout and busybox in /limpet
 
 
 class Place:
     """A running driver."""
 
-    def __init__(self, kind: Kind, work: Path) -> None:
+    def __init__(self, kind: Kind, work: Path, image: str) -> None:
         self.kind = kind
         self.work = work
-        python = interpreter_for_anyone() if kind.as_anyone else sys.executable
-        environment = ["/usr/bin/env", "-i", f"PYTHONPATH={CHECKOUT}:{site.getsitepackages()[0]}", "PATH=/usr/bin:/bin"]
         self._directory = work / "volume/w"
-        arguments = ["-B", "-m", "tests.isolation.driver", kind.isolation, str(self._directory)]
+        packages = site.getsitepackages()[0]
+        if kind.executor:
+            python, directory, tools = "/limpet/bin/python3", "/limpet/volume/w", "/limpet/volume/bin"
+            path = f"{IN_EXECUTOR}:{packages.replace(str(CHECKOUT), IN_EXECUTOR)}"
+        else:
+            python = interpreter_for_anyone() if kind.as_anyone else sys.executable
+            directory, tools, path = str(self._directory), "/usr/bin:/bin", f"{CHECKOUT}:{packages}"
+        environment = [f"{tools.partition(':')[0]}/env", "-i", f"PYTHONPATH={path}", f"PATH={tools}"]
+        arguments = ["-B", "-m", "tests.isolation.driver", kind.isolation, directory]
         self._process = subprocess.Popen(
-            [*kind.command(work), *environment, python, *arguments],
+            [*kind.command(work), *([image] if kind.executor else []), *environment, python, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=CHECKOUT,
@@ -89,14 +97,14 @@ class Place:
 
 
 @contextmanager
-def opened(kind: Kind) -> Iterator[Place]:
-    """A place of `kind`, with a work directory that its user may write to. Raises Absent."""
+def opened(kind: Kind, image: str = "") -> Iterator[Place]:
+    """A place of `kind`, with a work directory that its user may write to; `image` is the executor. Raises Absent."""
     work = Path(tempfile.mkdtemp(prefix="limpet-isolation-", dir="/var/tmp"))
     try:
         work.chmod(0o755)
         (work / "volume").mkdir()
         (work / "volume").chmod(0o777)
-        place = Place(kind, work)
+        place = Place(kind, work, image)
         try:
             yield place
         finally:
@@ -180,16 +188,33 @@ def _pod(seccomp: Callable[[], str], inside: Sequence[str]) -> Callable[[Path], 
         (root / "etc/subuid").touch()
         (root / "etc/ld.so.cache").write_bytes(Path("/etc/ld.so.cache").read_bytes())
         volumes = [f"{work}/volume:{work}/volume", "/usr:/usr:ro", f"{CHECKOUT}:{CHECKOUT}:ro", *_packages_volume()]
-        return [
-            *("podman", "--runtime", "/usr/sbin/runc", "run", "--rm", "-i", "--network", "host"),
-            *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000", "--cap-drop", "all"),
-            *("--cap-add", ",".join(name.upper() for name in CAPABILITIES)),
-            *("--security-opt", f"seccomp={seccomp()}", "--workdir", str(CHECKOUT)),
-            *(part for volume in volumes for part in ("-v", volume)),
-            *("--rootfs", str(root), *inside),
-        ]
+        return [*_podman(seccomp(), volumes), "--workdir", str(CHECKOUT), "--rootfs", str(root), *inside]
 
     return command
+
+
+def _executor(work: Path) -> list[str]:
+    """A pod of the executor image: everything that is not Limpet's is the image's, on the container's own overlay."""
+    if shutil.which("podman") is None or not os.path.exists("/usr/sbin/runc"):
+        raise Absent("podman and runc are not installed")
+    if sys.version_info[:2] != (3, 11) or _packages_volume():
+        raise Absent("the executor's Python is 3.11, and this one's packages are not for it, or elsewhere")
+    tools = work / "volume/bin"
+    tools.mkdir()
+    shutil.copy("/bin/busybox", tools)
+    for name in ("env", "grep", "pgrep", "rm", "sleep"):
+        (tools / name).symlink_to("busybox")
+    volumes = [f"{work}/volume:/limpet/volume", f"{CHECKOUT}:{IN_EXECUTOR}:ro"]
+    return [*_podman(_profile(), volumes), "--workdir", IN_EXECUTOR, "--entrypoint="]
+
+
+def _podman(seccomp: str, volumes: Sequence[str]) -> list[str]:
+    return [
+        *("podman", "--runtime", "/usr/sbin/runc", "run", "--rm", "-i", "--network", "host"),
+        *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000", "--cap-drop", "all"),
+        *("--cap-add", ",".join(name.upper() for name in CAPABILITIES), "--security-opt", f"seccomp={seccomp}"),
+        *(part for volume in volumes for part in ("-v", volume)),
+    ]
 
 
 def _packages_volume() -> list[str]:
@@ -234,5 +259,8 @@ KINDS = {
         hidden=False,
         fresh_proc=False,
         devices=True,
+    ),
+    "pod-default-root-in-place": Kind(
+        "in-place", _executor, hidden=False, fresh_proc=False, devices=True, executor=True
     ),
 }

@@ -25,7 +25,7 @@ def test_changes_of_every_kind(place: Place) -> None:
             *("fifo data/p 640 0:0", "file data/three 4755 0:0 b'2'", "hardlink data/two 4755 0:0 -> data/three"),
             *("dir etc 755 0:0", f"file etc/passwd 644 0:0 {PASSWD + b'more' + bytes([10])!r}"),
             *("dir usr 700 7:0", replaced),
-            *("dir var 755 0:0", "dir var/ran 755 0:0", "whiteout var/run"),
+            *("dir var 755 0:0", "symlink var/ran 777 0:0 -> /run", "whiteout var/run"),
         ]
     )
 
@@ -65,6 +65,8 @@ def test_contents_of_a_commit_stay_as_they_were(place: Place) -> None:
 
 
 def test_roots_of_one_image_are_open_side_by_side(place: Place) -> None:
+    if place.kind.isolation == "in-place":
+        pytest.skip("one step at a time")
     assert place("concurrent") == ["go\nhere0\n", "go\nhere1\n"]
 
 
@@ -77,7 +79,7 @@ def test_an_image_of_150_layers(place: Place) -> None:
 def test_directories_that_a_layer_only_implies_are_as_below(place: Place) -> None:
     first, second, third = place("implied")["looks"]
     assert "1770 77 /opt\n1770 77 /opt/deep\n1777 1000 /tmp\n" in first
-    assert first.splitlines()[-2:] == ["/var/run:", "total 0"]
-    assert "/run -> var/run" in second
+    assert first.splitlines()[-2:] == ["/run:", "total 0"]
+    assert "/var/run -> /run" in second
     assert second.splitlines()[-1].endswith(" x")
     assert "1770 77 /opt\n755 0 /opt/deep\n" in third

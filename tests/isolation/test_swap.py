@@ -185,9 +185,7 @@ def contents(found: dict[str, tuple[object, ...]]) -> dict[str, object]:
     return {path: value[-1] for path, value in found.items()}
 
 
-def test_an_error_leaves_everything_as_it_was(
-    container: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_leaves_everything_as_it_was(container: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, of_tree = without_aside(look(container)), look(tree)
     real = os.rename
 
