@@ -37,13 +37,15 @@ _ABSENT = "not in the cache"
 
 @dataclass(frozen=True, slots=True)
 class ReuseSettings:
-    """`ttl` in seconds; `single_snapshot`: each stage makes one layer."""
+    """`ttl` in seconds; `single_snapshot`: each stage makes one layer. `write_meanwhile`: layers are written to the
+    cache while the build goes on, otherwise at its end."""
 
     ttl: float = 336 * 3600.0
     run_layers: bool = True
     copy_layers: bool = False
     write: bool = True
     single_snapshot: bool = False
+    write_meanwhile: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class Reuse:
         self._listener = listener
         self._layers = layers
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="cache")
+        self._later: list[tuple[int, _Unit, Layer, str]] = []
         self._units = {stage.index: _units(stage, keys, settings) for stage in plan.stages}
         self._hits: dict[tuple[int, int], Entry] = {}
         self._reasons: dict[tuple[int, int], str] = {}
@@ -157,6 +160,8 @@ class Reuse:
 
     def finish(self, *, cancel: bool = False) -> None:
         """Wait until everything is written; with `cancel`, for what is being written only."""
+        for write in () if cancel else self._later:
+            self._writers.submit(self._write, *write)
         record = self._record.encode()
         if self._reasons and self._settings.write and not cancel and record != self._record_before:
             self._writers.submit(self._cache.put_record, self._record_name, record)
@@ -261,6 +266,9 @@ class Reuse:
 
     def _submit(self, index: int, unit: _Unit, layer: Future[Layer], created: str) -> None:
         if layer.cancelled() or layer.exception() is not None:
+            return
+        if not self._settings.write_meanwhile:
+            self._later.append((index, unit, layer.result(), created))
             return
         try:
             self._writers.submit(self._write, index, unit, layer.result(), created)

@@ -152,7 +152,7 @@ def _build(
             carry_out(())
         else:
             keys = KeySources(inputs(lambda: False), images.image, stage)
-            with_cache(plans, keys, cache, settings, output, carry_out)
+            with_cache(plans, keys, cache, settings, output, carry_out, write_meanwhile=isolation.concurrent)
         if mounts is not None and settings.cache.write:
             mounts.send()
 

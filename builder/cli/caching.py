@@ -75,7 +75,7 @@ def cache_reference(text: str, destinations: Sequence[Reference]) -> Reference:
     return reference
 
 
-def _reuse_settings(settings: Settings) -> ReuseSettings:
+def _reuse_settings(settings: Settings, write_meanwhile: bool) -> ReuseSettings:
     asked = settings.cache
     return ReuseSettings(
         ttl=asked.ttl,
@@ -83,6 +83,7 @@ def _reuse_settings(settings: Settings) -> ReuseSettings:
         copy_layers=asked.copy_layers,
         write=asked.write,
         single_snapshot=settings.image.single_snapshot,
+        write_meanwhile=write_meanwhile,
     )
 
 
@@ -93,13 +94,16 @@ def with_cache(
     settings: Settings,
     listener: Listener,
     carry_out: Callable[[Sequence[Reuse]], None],
+    *,
+    write_meanwhile: bool,
 ) -> None:
     """Do `carry_out` with what `cache` has for `plans`; once more without, when that turns out to be damaged.
 
-    Entries of finished layers are written also when the build fails: the next one may go on from there.
+    Entries of finished layers are written also when the build fails: the next one may go on from there. They are
+    written while the build goes on, or with `write_meanwhile` false at its end.
     """
     owners, found = owners_of(plans), [plan_keys(plan, keys) for plan in plans]
-    asked, project = _reuse_settings(settings), _project(settings)
+    asked, project = _reuse_settings(settings, write_meanwhile), _project(settings)
     reuse = look_up(plans, owners, found, cache, asked, listener, project)
     try:
         _writing(reuse, carry_out)

@@ -24,6 +24,8 @@ _LAYERED = ("overlay", "fuse.fuse-overlayfs", "aufs")
 # Directories of every distribution: Limpet in one of them would be swapped away with it.
 _SHARED = frozenset(("/", "/usr", "/usr/local", "/usr/lib", "/opt", "/home", "/root", "/var", "/srv", "/tmp"))
 
+OWN_PREFIX = ".limpet-"  # of the directories in / that hold a root while it is not shown
+
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
@@ -31,6 +33,27 @@ class Mounted:
 
     point: str
     kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where Limpet is: `points` are what is mounted below /, `home` its own directory ("" if that is on a mount).
+
+    `credentials` are files that no step should find.
+    """
+
+    points: tuple[str, ...]
+    home: str
+    credentials: tuple[Path, ...] = ()
+
+    def kept(self) -> frozenset[str]:
+        """The paths, relative to /, that stay where they are."""
+        own = [name for name in os.listdir("/") if name.startswith(OWN_PREFIX)]
+        return frozenset([*(point.lstrip("/") for point in self.points), *filter(None, [self.home.lstrip("/")]), *own])
+
+    def holds(self, path: Path) -> bool:
+        """Whether `path` stays where it is."""
+        return any(is_below(os.path.realpath(path), kept) for kept in (*self.points, *filter(None, [self.home])))
 
 
 def mounts(machine: Path = Path("/")) -> list[Mounted]:

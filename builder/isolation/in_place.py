@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from builder.errors import IsolationError
 from builder.events import Listener, Message
 from builder.isolation import AgentSocket, Process, Root, SecretFile
 from builder.isolation.chroot import ChrootRunner
-from builder.isolation.container import is_below
+from builder.isolation.container import OWN_PREFIX, Place, is_below
 from builder.isolation.credential_files import taken_away
 from builder.isolation.launch import Running, launch
 from builder.isolation.lay_in import CacheLocks, lay_in
@@ -37,30 +37,8 @@ from builder.rootfs.directory import DirectoryTree
 from builder.rootfs.entry import Entry, FileType
 from builder.rootfs.paths import resolve
 
-_PREFIX = ".limpet-"  # of the directories in / that hold a root while it is not shown
 # What every runtime puts over an image: that the image's own is not seen says nothing.
 _RUNTIMES_OWN = frozenset(("proc", "sys", "dev", "etc/resolv.conf", "etc/hosts", "etc/hostname", "run/.containerenv"))
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where Limpet is: `points` are what is mounted below /, `home` its own directory ("" if that is on a mount).
-
-    `credentials` are files that no step should find.
-    """
-
-    points: tuple[str, ...]
-    home: str
-    credentials: tuple[Path, ...] = ()
-
-    def kept(self) -> frozenset[str]:
-        """The paths, relative to /, that stay where they are."""
-        own = [name for name in os.listdir("/") if name.startswith(_PREFIX)]
-        return frozenset([*(point.lstrip("/") for point in self.points), *filter(None, [self.home.lstrip("/")]), *own])
-
-    def holds(self, path: Path) -> bool:
-        """Whether `path` stays where it is."""
-        return any(is_below(os.path.realpath(path), kept) for kept in (*self.points, *filter(None, [self.home])))
 
 
 class InPlace:
@@ -98,7 +76,7 @@ def recover() -> str:
     Raises IsolationError when something cannot be undone.
     """
     for name in os.listdir("/"):
-        if not name.startswith(_PREFIX):
+        if not name.startswith(OWN_PREFIX):
             continue
         descriptor = os.open(f"/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -116,7 +94,7 @@ def recover() -> str:
 def _base() -> Iterator[Path]:
     """A new directory in / for one root, locked as long as it is in use. Raises IsolationError."""
     try:
-        base = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/"))
+        base = Path(tempfile.mkdtemp(prefix=OWN_PREFIX, dir="/"))
     except OSError as error:
         raise IsolationError(f"the root directory cannot be written: {error.strerror}") from error
     descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

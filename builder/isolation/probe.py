@@ -13,9 +13,8 @@ from typing import Any
 
 from builder.errors import IsolationError
 from builder.isolation import syscalls
-from builder.isolation.container import mounts, own_directory, why_not_throw_away
+from builder.isolation.container import Place, mounts, own_directory, why_not_throw_away
 from builder.isolation.enter import IdMap, enter
-from builder.isolation.in_place import Place
 from builder.isolation.overlay import OverlayKind
 
 

@@ -20,8 +20,8 @@ pytestmark = [
 TAKEN = {
     "root": "namespaces",
     "root of the Task": "namespaces",
-    "confined root": "chroot",
-    "confined root of the Task": "chroot",
+    "confined root": "in-place",
+    "confined root of the Task": "in-place",
     "uid 1000": "namespaces",
     "restricted": "none",
     "root without capabilities": "none",
