@@ -317,7 +317,7 @@ def hiding(setting: Setting) -> dict[str, Any]:
     """What a step finds when it looks for Limpet: in every process's /proc directory, and by signals."""
     marker = setting.work / "context-marker"
     marker.write_text("a file of the context")
-    child = subprocess.Popen(["sleep", "1000"], env={"PATH": "/bin", "TOKEN": "password-in-a-childs-environment"})
+    child = subprocess.Popen(["sleep", "1000"], env={**os.environ, "TOKEN": "password-in-a-childs-environment"})
     text = f"""
         for p in /proc/[0-9]*; do
             grep -l password-in $p/environ 2>/dev/null
