@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import os
-import shutil
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+import zstandard
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -59,8 +64,8 @@ def _write(path: Path, what: Mapping[str, Any], directory: Path) -> None:
         os.link(directory / what["hardlink"], path)
     elif kind == "dir":
         path.mkdir(exist_ok=True)
-    elif kind == "socket":
-        shutil.copy(os.devnull, path)
+    elif "archive" in what:
+        path.write_bytes(_archive(what["archive"], what.get("compression", "")))
     elif kind == "fifo":
         os.mkfifo(path)
     else:
@@ -73,6 +78,27 @@ def _write(path: Path, what: Mapping[str, Any], directory: Path) -> None:
         os.chown(path, int(uid), int(gid or uid), follow_symlinks=False)
     if "mtime" in what:
         os.utime(path, (what["mtime"], what["mtime"]), follow_symlinks=False)
+
+
+def _archive(members: Mapping[str, Any], compression: str) -> bytes:
+    """A tar of `members`: path -> text, or a mapping of `content`, `mode`, `owner`, `link` and `kind` (dir)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, value in members.items():
+            what = value if isinstance(value, Mapping) else {"content": value}
+            info = tarfile.TarInfo(name)
+            data = str(what.get("content", "")).encode()
+            info.mode, info.mtime = int(str(what.get("mode", "0644")), 8), 1_500_000_000
+            info.uid, info.gid = map(int, str(what.get("owner", "0:0")).split(":"))
+            if "link" in what:
+                info.type, info.linkname = tarfile.SYMTYPE, what["link"]
+            elif what.get("kind") == "dir":
+                info.type = tarfile.DIRTYPE
+            else:
+                info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstandard.compress}
+    return pack[compression](buffer.getvalue()) if compression else buffer.getvalue()
 
 
 def substituted(text: str, places: Mapping[str, str]) -> str:
