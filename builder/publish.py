@@ -68,32 +68,29 @@ class RegistryDestination:
 
     def write(self, images: Sequence[Image]) -> None:
         if len(images) == 1:
-            self._publish(lambda tags: self._uploader.finish(images[0], tags))
-        else:
-            self._publish(lambda tags: self._write_index(images, tags))
+            self._publish(lambda tag: self._uploader.finish(images[0], [tag]))
+            return
+        for image in images:
+            self._uploader.finish(image, ())  # members of an index have no tags of their own
+        index = index_of(images)
+        self._publish(lambda tag: self._uploader.finish_index(index, [tag]))
 
     def copy(self, image: ResolvedImage) -> None:
         """write() for an image that exists already: the digest stays."""
-        self._publish(lambda tags: self._uploader.copy(image, tags))
+        self._publish(lambda tag: self._uploader.copy(image, [tag]))
 
-    def _write_index(self, images: Sequence[Image], tags: list[str]) -> Descriptor:
-        """The images get no tags of their own."""
-        for image in images:
-            self._uploader.finish(image, ())
-        return self._uploader.finish_index(index_of(images), tags)
-
-    def _publish(self, send: Callable[[list[str]], Descriptor]) -> None:
+    def _publish(self, send: Callable[[str], Descriptor]) -> None:
+        """Tag by tag: one that may not be moved does not keep the others from being set."""
         for reference in self.references:
             self._listener.tell(Message(f"Pushing image to {reference}"))
-        try:
-            descriptor = send([reference.tag for reference in self.references])
-        except RegistryError as error:
-            if not (self._ignore_immutable and is_immutable_tag_error(error)):
-                raise
-            self._listener.tell(Message(f"{self.references[0]}: the tag is immutable and exists already", "warning"))
-            return
-        for reference in self.references:
-            self._listener.tell(Published(str(reference), descriptor.digest))
+            try:
+                descriptor = send(reference.tag)
+            except RegistryError as error:
+                if not (self._ignore_immutable and is_immutable_tag_error(error)):
+                    raise
+                self._listener.tell(Message(f"{reference}: the tag is immutable and exists already", "warning"))
+            else:
+                self._listener.tell(Published(str(reference), descriptor.digest))
 
 
 class LayoutDestination:
