@@ -12,5 +12,5 @@ exec unshare --mount --pid --fork --kill-child --propagation private sh -c '
     mount --rbind /dev "$root/dev"
     mount --rbind /sys "$root/sys"
     mount --bind "$context" "$root/workspace"
-    exec env -i PATH=/usr/bin:/bin HOME=/root chroot "$root" /kaniko/executor --force --context=/workspace "$@"
+    exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root chroot "$root" /kaniko/executor --force --context=/workspace "$@"
 ' sh "$@"

@@ -6,6 +6,9 @@ carries a secret: texts are as the Dockerfile has them, never the expanded envir
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -97,6 +100,23 @@ class Transfer:
     finished: bool = False
 
 
+Kind = Literal["resolve", "root", "unpack", "run", "snapshot", "compress", "upload"]
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """A part of the work ended, well or badly: `began` by time.monotonic(), `seconds` long.
+
+    `name` says what it was done to: a digest, a reference, an instruction. `stage` is "" for what belongs to none.
+    """
+
+    kind: Kind
+    name: str
+    began: float
+    seconds: float
+    stage: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """`reference` is the full name with tag; it now has `digest`."""
@@ -115,6 +135,7 @@ Event = (
     | StepOutput
     | StepFinished
     | Transfer
+    | Worked
     | Published
 )
 
@@ -132,3 +153,13 @@ class Silent:
 
     def tell(self, event: Event) -> None:
         pass
+
+
+@contextmanager
+def worked(listener: Listener, kind: Kind, name: str, stage: str = "") -> Iterator[None]:
+    """Tell `listener` how long the body took."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        listener.tell(Worked(kind, name, began, time.monotonic() - began, stage))

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from builder.cache import Entry
 from builder.errors import BuildError, CommandFailed, IsolationError
-from builder.events import Listener, Message, StageFinished, StageStarted, StepFinished, StepOutput, StepStarted
+from builder.events import Listener, Message, StageFinished, StageStarted, StepFinished, StepOutput, StepStarted, worked
 from builder.files import ImageFiles, LayerIndexes, OpenRoots
 from builder.isolation import Process, Root
 from builder.layer.leave_out import leave_out
@@ -297,9 +297,12 @@ class _Builder:
     def _run(self, number: int, step: RunStep, snapshot: bool) -> Future[Layer] | None:
         root = self._open_root()
         tell, stage = self._shop.listener.tell, self._planned.display
-        with self._shop.work.process(
-            step, root.tree(), lambda data: tell(StepOutput(stage, number + 1, data))
-        ) as process:
+        with (
+            self._shop.work.process(
+                step, root.tree(), lambda data: tell(StepOutput(stage, number + 1, data))
+            ) as process,
+            worked(self._shop.listener, "run", step.text, stage),
+        ):
             root.run(process)
         return self._finish_step(number, step, snapshot)
 
@@ -313,12 +316,18 @@ class _Builder:
         """Make one layer of everything since the last snapshot."""
         layers, self._unsnapped = self._unsnapped, []
         if self._root is not None and (isinstance(step, RunStep) or self._shop.settings.single_snapshot):
-            layers.append(list(self._root.commit()))
+            with worked(self._shop.listener, "snapshot", step.text, self._planned.display):
+                layers.append(list(self._root.commit()))
         changes = layers[0] if len(layers) == 1 else squash(layers)
         if self._shop.settings.ignore_paths:
             changes = leave_out(changes, ignored_paths(self._shop.settings.ignore_paths))
         shop = self._shop
-        layer = _LayerOnDemand(shop.compressors, lambda: write_layer(changes, shop.blobs, shop.settings.layer_format))
+
+        def write() -> Layer:
+            with worked(shop.listener, "compress", step.text, self._planned.display):
+                return write_layer(changes, shop.blobs, shop.settings.layer_format)
+
+        layer = _LayerOnDemand(shop.compressors, write)
         now = _now()
         history = replace(step.history or History(created_by=step.text), created=shop.settings.created or now)
         self._pending.append(lambda image: image.append(layer.start().result(), history).configure(step.exec_config))
@@ -348,7 +357,8 @@ class _Builder:
 
     def _open_root(self) -> Root:
         if self._root is None:
-            self._root = self._shop.roots.open(self._settle())
+            with worked(self._shop.listener, "root", "open the root", self._planned.display):
+                self._root = self._shop.roots.open(self._settle())
             self._tree = None
         for layer in self._behind:
             self._root.apply(self._changes_of(layer, contents=True))

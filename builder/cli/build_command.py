@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from builder.cli.known_secrets import mask_environment
 from builder.cli.origins import bases as bases_of
 from builder.cli.origins import metadata, platforms
 from builder.cli.output import Output
+from builder.cli.output.otlp import Exporter, collector_of
 from builder.cli.output.progress_file import ProgressFile
+from builder.cli.output.trace_file import TraceFile
 from builder.cli.session import Sources, fetch_sources, make_plans
 from builder.cli.settings import OutputSettings, Settings, settings_of
 from builder.cli.wiring import (
@@ -62,9 +64,7 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     mask_environment(env, output.redactor)
     for secret in settings.build.secrets.values():
         output.redactor.add(secret)
-    if settings.output.progress_file:
-        output.also(ProgressFile(settings.output.progress_file))
-    with work_directory(settings.build.work_dir, env) as work:
+    with _also_told(settings.output, env, output), work_directory(settings.build.work_dir, env) as work:
         if settings.build.dry_run:
             print(render_text(_plans_only(settings, env, output, work)))
             return 0
@@ -79,6 +79,20 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
 def _in_place(settings: Settings, env: Mapping[str, str]) -> InPlaceSettings:
     credentials = (*credential_files(env), *settings.build.secret_files)
     return InPlaceSettings(env, credentials, settings.build.in_place_anywhere)
+
+
+@contextmanager
+def _also_told(asked: OutputSettings, env: Mapping[str, str], output: Output) -> Iterator[None]:
+    """Whoever else wants to know how the build goes. Raises UsageError."""
+    with ExitStack() as stack:
+        if asked.progress_file:
+            output.also(ProgressFile(asked.progress_file))
+        if asked.trace_file:
+            output.also(stack.enter_context(TraceFile(asked.trace_file, output.redactor)))
+        collector = collector_of(env)
+        if collector:
+            output.also(stack.enter_context(Exporter(collector, output.redactor, output)))
+        yield
 
 
 def _plans_only(settings: Settings, env: Mapping[str, str], output: Output, work: Path) -> list[Plan]:

@@ -570,7 +570,6 @@ FLAGS: tuple[Flag, ...] = (
         PIPELINE,
         BUILD,
         metavar="FILE",
-        pending=True,
     ),
     Flag(
         "args-json",

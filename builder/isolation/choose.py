@@ -92,7 +92,7 @@ def _namespaces(work_dir: Path, probe: NamespacesProbe, listener: Listener, kept
     if probe.no_overlay:
         text = f"the work directory {work_dir} is slow: {probe.no_overlay}; an emptyDir volume is faster"
         listener.tell(Message(text, "warning"))
-    return Namespaces(work_dir, ground, _NotApplied(listener), kept)
+    return Namespaces(work_dir, ground, _NotApplied(listener), kept, listener)
 
 
 def _in_place(work_dir: Path, reasons: list[str], listener: Listener, settings: InPlaceSettings) -> Isolation:

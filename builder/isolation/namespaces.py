@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from builder.events import Listener
 from builder.isolation import Process, Root, syscalls
 from builder.isolation.enter import Entered
 from builder.isolation.fake_ids import faked_ids
@@ -66,7 +67,12 @@ class Namespaces:
     concurrent = True
 
     def __init__(
-        self, work_dir: Path, ground: Ground, not_applied: Callable[[Entry, str], None], kept: Kept | None = None
+        self,
+        work_dir: Path,
+        ground: Ground,
+        not_applied: Callable[[Entry, str], None],
+        kept: Kept | None = None,
+        listener: Listener | None = None,
     ) -> None:
         self._work_dir = work_dir
         self._ground = ground
@@ -80,7 +86,7 @@ class Namespaces:
         usable = kept is not None and ground.overlay and self._can_share(kept.directory)
         layers = kept.layers(_form(ground.entered, self._kind)) if kept is not None and usable else None
         self._keeps = layers is not None
-        self._store = LayerStore(work_dir, self._kind.xattr, self._owners, not_applied, layers)
+        self._store = LayerStore(work_dir, self._kind.xattr, self._owners, not_applied, layers, listener)
 
     def keep(self, image: Image) -> bool:
         """Unpack the layers of `image` where other builds find them; False when none of them would look for them.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+from builder.events import Listener, Silent, worked
 from builder.isolation.owners import Owners
 from builder.isolation.removal import remove_tree
 from builder.layer.opened import opened
@@ -67,6 +68,7 @@ class LayerStore:
         owners: Owners,
         not_applied: NotApplied,
         kept: KeptLayers | None = None,
+        listener: Listener | None = None,
     ) -> None:
         self._work_dir = work_dir
         self._path = work_dir / "layers"
@@ -74,6 +76,7 @@ class LayerStore:
         self._owners = owners
         self._not_applied = not_applied
         self._kept = kept
+        self._listener = listener or Silent()
         self._lock = threading.Lock()
         self._layers: dict[str, Future[StoredLayer]] = {}
         self._path.mkdir(parents=True, exist_ok=True)
@@ -147,14 +150,9 @@ class LayerStore:
             missed.setdefault(what, entry.path)
 
         os.chmod(into, _NO_ROOT_ENTRY)
-        implied = unpack_layer(
-            layer,
-            into,
-            "overlay",
-            self._xattr,
-            set_owner if self._owners.recorded else None,
-            not_applied,
-        ).implied
+        owner = set_owner if self._owners.recorded else None
+        with worked(self._listener, "unpack", layer.descriptor.digest):
+            implied = unpack_layer(layer, into, "overlay", self._xattr, owner, not_applied).implied
         if os.stat(into).st_mode & 0o7777 == _NO_ROOT_ENTRY:
             os.chmod(into, 0o755)
             implied = ("", *implied)

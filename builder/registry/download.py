@@ -60,6 +60,7 @@ class Download:
         self._failures = 0  # since the last byte came
         self._told = 0
         self._key = f"pull {repository} {descriptor.digest}"
+        listener.tell(Transfer(self._key, "pull", descriptor.digest, 0, descriptor.size))
         self._response = self._request()
 
     def read(self, size: int, /) -> bytes:

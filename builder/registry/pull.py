@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from builder.errors import BuildError, ImageError, RegistryError
-from builder.events import Listener, Message, Silent
+from builder.events import Listener, Message, Silent, worked
 from builder.oci.index import Index
 from builder.oci.manifest import Manifest, ResolvedImage, parse_manifest
 from builder.oci.platform import Platform
@@ -95,7 +95,8 @@ def _from_candidates(wanted: _Wanted) -> ResolvedImage:
     for number, candidate in enumerate(candidates):
         listener.tell(Message(f"Retrieving image {reference} from registry {candidate.reference.registry}"))
         try:
-            return _retrying(wanted, candidate, candidates[number + 1 :])
+            with worked(wanted.listener, "resolve", str(candidate.reference)):
+                return _retrying(wanted, candidate, candidates[number + 1 :])
         except (RegistryError, ImageError) as error:
             if number < len(candidates) - 1:
                 listener.tell(

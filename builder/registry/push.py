@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 from builder.errors import RegistryError
-from builder.events import Listener, Message, Silent
+from builder.events import Listener, Message, Silent, worked
 from builder.oci import media_types
 from builder.oci.blobs import MemoryBlob
 from builder.oci.descriptor import Blob, Descriptor
@@ -114,7 +114,8 @@ class Uploader:
             self._registries.note_blob(blob.repository, digest)
         with self._registries.blob_lock(registry, digest):
             sources = self._registries.blob_sources(registry, digest)
-            outcome = self._upload.ensure(descriptor, blob, sources)
+            with worked(self._listener, "upload", digest):
+                outcome = self._upload.ensure(descriptor, blob, sources)
             self._registries.note_blob(self.repository, digest)
         self._listener.tell(Message(f"{self.repository}: layer {digest} {outcome}", "debug"))
         return outcome

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from builder.cli.output.quantities import bytes_text, seconds_text
-from builder.events import Event, Published, StageFinished, StageStarted, StepFinished, StepStarted, Transfer
+from builder.events import Event, Published, StageFinished, StageStarted, StepFinished, StepStarted, Transfer, Worked
 
 _SLOWEST = 3  # steps that the summary names
 _WORTH_NAMING = 1.0  # seconds
@@ -47,6 +47,7 @@ class Summary:
         self._stages: dict[str, float] = {}
         self._order: dict[str, int] = {}  # index in the Dockerfile
         self._steps: dict[tuple[str, int], StepRecord] = {}
+        self._worked: dict[str, float] = {}
         self._moved: dict[tuple[str, str], int] = {}
         self._published: list[Published] = []
 
@@ -65,6 +66,8 @@ class Summary:
                     self._steps[event.stage, event.number] = replace(record, finished=event)
             elif isinstance(event, Transfer):
                 self._moved[event.kind, event.key] = event.done
+            elif isinstance(event, Worked):
+                self._worked[event.kind] = self._worked.get(event.kind, 0.0) + event.seconds
             elif isinstance(event, Published):
                 self._published.append(event)
 
@@ -87,13 +90,16 @@ class Summary:
             if moved:
                 lines.append(moved)
             lines += _cache_lines(done)
-            slow = sorted(done, key=lambda pair: pair[1].seconds, reverse=True)[:_SLOWEST]
-            lines += [
-                f"{seconds_text(finished.seconds)} {record.label}"
-                for record, finished in slow
-                if finished.seconds >= _WORTH_NAMING
-            ]
+            slow = self._slowest()
+            if slow:
+                lines.append("slowest steps:")
+            lines += [f"  {seconds_text(finished.seconds)} {record.label}" for record, finished in slow]
             return lines + [f"{published.reference}@{published.digest}" for published in self._published]
+
+    def _slowest(self) -> list[tuple[StepRecord, StepFinished]]:
+        done = [(record, record.finished) for record in self._steps.values() if record.finished]
+        slow = sorted(done, key=lambda pair: pair[1].seconds, reverse=True)[:_SLOWEST]
+        return [pair for pair in slow if pair[1].seconds >= _WORTH_NAMING]
 
     def stages(self) -> list[StageRecord]:
         """The stages in the order of the Dockerfile."""
@@ -143,6 +149,11 @@ class Summary:
                     "hits": sum(record.finished.cached for record in self._steps.values() if record.finished),
                     "misses": sum(bool(record.finished.reason) for record in self._steps.values() if record.finished),
                 },
+                "slowest": [
+                    {"stage": event.stage, "number": event.number, "seconds": round(event.seconds, 3)}
+                    for _, event in self._slowest()
+                ],
+                "work": {kind: round(seconds, 3) for kind, seconds in self._worked.items()},
                 "bytes": dict(self._totals()),
             }
 
