@@ -261,7 +261,8 @@ def test_the_summary() -> None:
     assert lines[1:] == [
         "pushed 10 B",
         "cache: 1 hit, 0 misses",
-        "2.2s [build 1/2] RUN make",
+        "slowest steps:",
+        "  2.2s [build 1/2] RUN make",
         f"r.example/app:1@{DIGEST}",
     ]
     assert json.dumps(output.summary.to_json())
