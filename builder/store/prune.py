@@ -10,6 +10,8 @@ from pathlib import Path
 
 from builder.store.cache_mounts import CacheSlot, cache_slots
 from builder.store.entries import OTHERS, PARTIAL, remove_dead_partial, remove_removed, remove_unused
+from builder.store.images import KIND as IMAGES
+from builder.store.images import NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def prune(root: Path, *, size: int | None = None, unused_since: float | None = N
         gone = entry.remove_unused() if isinstance(entry, CacheSlot) else remove_unused(root, entry.path)
         if gone:
             removed, freed, left = removed + 1, freed + entry.size, left - entry.size
+    _remove_names(root)
     return Pruned(removed, freed, left)
 
 
@@ -66,6 +69,18 @@ def remove_leftovers(root: Path) -> None:
             remove_removed(partial / name)
         else:
             remove_dead_partial(partial / name)
+
+
+def _remove_names(root: Path) -> None:
+    """Remove the names of images that are not here any more."""
+    images = os.listdir(root / IMAGES) if (root / IMAGES).is_dir() else []
+    for path in (root / NAMES).glob("*.json"):
+        try:
+            prefix = json.loads(path.read_bytes())["digest"].replace(":", "-")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            prefix = "damaged"
+        if not any(name.startswith(prefix) for name in images):
+            path.unlink(missing_ok=True)
 
 
 def _entries(root: Path) -> Iterator[StoredEntry]:

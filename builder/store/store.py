@@ -12,7 +12,7 @@ from builder.store.entries import Entries
 from builder.store.images import StoredImages
 from builder.store.indexes import StoredIndexes
 from builder.store.layers import StoredLayers
-from builder.store.prune import Pruned, prune
+from builder.store.prune import prune, remove_leftovers
 
 
 class Store:
@@ -56,23 +56,25 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self._entries.close()
-        if self._size and self.writable:
-            self.prune(self._size)
+        if self.writable:
+            self._prune()
 
-    def prune(self, size: int) -> Pruned:
-        """Remove what was unused longest, until at most `size` bytes are left or all that is left is in use."""
+    def _prune(self) -> None:
+        """Remove what killed builds left, and with a size what was unused longest."""
         try:
-            pruned = prune(self.directory, size=size)
+            if not self._size:
+                remove_leftovers(self.directory)
+                return
+            pruned = prune(self.directory, size=self._size)
         except OSError as error:
             self._listener.tell(Message(f"the store {self.directory} cannot be pruned: {error}", "warning"))
-            return Pruned()
+            return
         if pruned.removed:
             text = f"removed {pruned.removed} entries ({pruned.freed} bytes) from the store {self.directory}"
             self._listener.tell(Message(text))
-        if pruned.left > size:
-            text = f"the store {self.directory} has {pruned.left} bytes in use, more than the {size} it should have"
+        if pruned.left > self._size:
+            text = f"the store {self.directory} has {pruned.left} bytes in use, and should have {self._size}"
             self._listener.tell(Message(text, "warning"))
-        return pruned
 
 
 def open_store(directory: Path, listener: Listener, *, create: bool, ttl: float, size: int = 0) -> Store | None:
