@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 
 from builder.errors import BuildError
@@ -74,27 +75,25 @@ def fingerprint(tree: Path) -> tuple[str, int]:
     """What identifies the files of `tree` without reading them, and their size on disk in bytes. Raises OSError."""
     digest = hashlib.sha256()
     status = os.lstat(tree)
-    digest.update(_line("", status))
+    digest.update(os.fsencode(_line("", status)))
     size = status.st_blocks * 512
     waiting = [str(tree)]
     while waiting:
         directory = waiting.pop()
         with os.scandir(directory) as listing:
-            found = sorted((item.name, item.stat(follow_symlinks=False), item.path) for item in listing)
-        digest.update(b"%d\n" % len(found))
-        for name, status, path in found:
-            digest.update(_line(name, status))
+            found = sorted([(item.name, item.stat(follow_symlinks=False)) for item in listing], key=itemgetter(0))
+        digest.update(os.fsencode(f"{len(found)}\n" + "".join([_line(name, status) for name, status in found])))
+        for name, status in found:
             size += status.st_blocks * 512
             if stat.S_ISDIR(status.st_mode):
-                waiting.append(path)
+                waiting.append(f"{directory}/{name}")
     return digest.hexdigest(), size
 
 
-def _line(name: str, status: os.stat_result) -> bytes:
+def _line(name: str, status: os.stat_result) -> str:
     # A directory's size is the file system's affair, and some keep times in whole seconds only.
     size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
-    text = f"{name}\0{status.st_mode} {status.st_uid} {status.st_gid} {size} {status.st_mtime_ns // 10**9}\n"
-    return os.fsencode(text)
+    return f"{name}\0{status.st_mode} {status.st_uid} {status.st_gid} {size} {int(status.st_mtime)}\n"
 
 
 def _make(making: Making, fill: Callable[[Path], StoredLayer]) -> Entry | None:
