@@ -109,6 +109,7 @@ def _build(
     work: Path,
     store: Store | None,
 ) -> None:
+    started = time.time()
     client = registries(settings.registry, env, output)
     references = [Reference.parse(name) for name in settings.output.destinations]
     images = Images(client, output, store)
@@ -161,6 +162,11 @@ def _build(
             bases, origins = bases_of(plans[0], images.resolved()), metadata(sources, plans[0], images.resolved())
             made = [targets[plan.targets[0]] for plan, targets in zip(plans, built, strict=True)]
             _publish(made, settings.output, references, pushes, bases, {**origins, **platforms(made)}, output)
+            if settings.output.reports_directory:
+                from builder.cli.reports import Reports  # few builds want them
+
+                reports = Reports(settings.output.reports_directory, settings, work, output, started)
+                reports.write(made, descriptor_of(made).digest, origins)
 
         if cache is None or not settings.cache.enabled:
             carry_out(())

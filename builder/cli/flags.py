@@ -562,6 +562,14 @@ FLAGS: tuple[Flag, ...] = (
         metavar="FILE",
         variable=Variable("ARGO_PROGRESS_FILE"),
     ),
+    Flag(
+        "reports-dir",
+        "string",
+        "Directory for provenance.json (SLSA) and sbom.spdx.json (packages that the image has). Reads every layer.",
+        PIPELINE,
+        BUILD,
+        metavar="DIRECTORY",
+    ),
     Flag("metadata-file", "string", "Write what was built, from what, as JSON.", PIPELINE, BUILD, metavar="FILE"),
     Flag(
         "trace",

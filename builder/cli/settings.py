@@ -90,6 +90,7 @@ class OutputSettings:
     progress_file: Path | None = None
     trace_file: Path | None = None
     print_plan: bool = False
+    reports_directory: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ def output_settings(arguments: Arguments, env: Mapping[str, str]) -> OutputSetti
         progress_file=_path(values.get("progress-file", "")),
         trace_file=_path(values.get("trace", "")),
         print_plan=is_true(env.get("KANIKO_PRINT_PLAN", "")),
+        reports_directory=_path(values.get("reports-dir", "")),
     )
 
 

@@ -32,6 +32,7 @@ PATHS = {
     "secrets": "SECRETS_PATH",
     "ssh": "SSH_PATH",
     "cache": "CACHE_PATH",
+    "reports": "REPORTS_PATH",
 }
 
 

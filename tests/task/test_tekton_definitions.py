@@ -20,6 +20,7 @@ from builder.cli.settings import settings_of
 from builder.outputs import RESULTS
 from tests.task.conftest import ROOT, shared
 from tests.task.definitions import TEKTON, TEKTON_VARIABLE, Document, documents, strings, tekton
+from tests.task.taskrun import PATHS
 
 DEFINITIONS = ("limpet", "limpet-restricted", "stepaction")
 DOCUMENTS = documents(TEKTON)
@@ -163,7 +164,7 @@ def test_everything_is_documented_and_has_its_rules(name: str) -> None:
             assert isinstance(param["default"], list if param["type"] == "array" else str)
     for workspace in spec.get("workspaces", []):
         assert workspace["optional"]
-        assert workspace.get("readOnly", False) == (workspace["name"] != "cache")
+        assert workspace.get("readOnly", False) == (workspace["name"] not in ("cache", "reports"))
     annotations = value["metadata"]["annotations"]
     assert annotations["tekton.dev/categories"] == "Image Build"
     assert re.fullmatch(r"\d+\.\d+\.\d+", annotations["tekton.dev/pipelines.minVersion"])
@@ -260,10 +261,8 @@ def test_the_definitions_are_one() -> None:
     assert [param for param in spec["params"] if not param["name"].endswith(("_PATH", "WORK_DIR")) or
             param["name"] == "CONTEXT_SUB_PATH"] == task["spec"]["params"]  # fmt: skip
     assert spec["results"] == task["spec"]["results"]
-    paths = {"source": "SOURCE_PATH", "dockerconfig": "DOCKER_CONFIG_PATH", "ca": "CA_PATH", "cache": "CACHE_PATH"}
-    paths |= {"secrets": "SECRETS_PATH", "ssh": "SSH_PATH"}
     text = json.dumps(task["spec"]["steps"][0]["args"] + task["spec"]["steps"][0]["env"])
-    for workspace, param in paths.items():
+    for workspace, param in PATHS.items():
         text = text.replace(f"$(workspaces.{workspace}.path)", f"$(params.{param})")
     text = text.replace("/limpet/work", "$(params.WORK_DIR)").replace("$(results.", "$(step.results.")
     assert json.loads(text) == spec["args"] + spec["env"]

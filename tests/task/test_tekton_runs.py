@@ -245,14 +245,17 @@ def test_layers_are_cached(pod: Pod, tmp_path: Path, cluster: str, user: str) ->
 
 @pytest.mark.parametrize(("cluster", "user"), KINDS_WITH_RUN)
 def test_builds_share_the_cache_workspace(pod: Pod, tmp_path: Path, cluster: str, user: str) -> None:
-    """Base images are fetched once, and cache mounts are kept, without CACHE."""
+    """Base images are fetched once, and cache mounts are kept, without CACHE; reports go to their workspace."""
     be(pod, cluster, user)
     mount = "RUN --mount=type=cache,target=/kept echo run >>/kept/runs && cp /kept/runs /runs\n"
     pod.source = own_source(tmp_path, f"ARG REGISTRY\nFROM ${{REGISTRY}}/busybox\n{mount}CMD cat /runs\n")
     pod.params |= {"CONTEXT": ".", "DOCKERFILE": "Dockerfile", "BUILD_ARGS": pod.params["BUILD_ARGS"][:1]}
     pod.volumes["cache"] = tmp_path / "cache"
     pod.volumes["cache"].mkdir()
-    pod.volumes["cache"].chmod(0o777)
+    pod.volumes["reports"] = tmp_path / "reports"
+    pod.volumes["reports"].mkdir()
+    for volume in pod.volumes.values():
+        volume.chmod(0o777)
     first = pod.run("limpet")
     fetched = pod.registry.requests("GET", "/v2/busybox/blobs/")
     second = pod.run("stepaction")
@@ -260,6 +263,9 @@ def test_builds_share_the_cache_workspace(pod: Pod, tmp_path: Path, cluster: str
     check(pod, second, "run\nrun\n")
     new = pod.registry.requests("GET", "/v2/busybox/blobs/")[len(fetched) :]
     assert len(new) <= 1  # the configuration
+    statement = json.loads((pod.volumes["reports"] / "provenance.json").read_text())
+    assert f"sha256:{statement['subject'][0]['digest']['sha256']}" == second.results["IMAGE_DIGEST"]
+    assert (pod.volumes["reports"] / "sbom.spdx.json").exists()
 
 
 def own_source(directory: Path, dockerfile: str) -> Path:
