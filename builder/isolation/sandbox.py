@@ -42,7 +42,7 @@ MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
 AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
-CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWCGROUP = 0x10000000, 0x20000000, 0x40000000, 0x02000000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_READ, PR_CAPBSET_DROP = 1, 4, 23, 24
 PR_GET_NO_NEW_PRIVS = 39
 PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 36, 47, 4
@@ -52,6 +52,16 @@ LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET, LANDLOCK_SCOPE_SIGNAL = 1, 2
 # Numbers of system calls that libc has no function for; those above 400 are the same on every architecture.
 SYS_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "ppc64le": 358, "s390x": 348}
 SYS_MOUNT_SETATTR, SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_RESTRICT_SELF = 442, 444, 446
+# add_key, request_key and keyctl, by what linux/audit.h calls the architecture: each machine's own, and those of 32
+# bits (and x32) whose programs it runs as well.
+KEY_CALLS = {
+    "x86_64": {0xC000003E: (248, 249, 250, 248 | 1 << 30, 249 | 1 << 30, 250 | 1 << 30), 0x40000003: (286, 287, 288)},
+    "aarch64": {0xC00000B7: (217, 218, 219), 0x40000028: (309, 310, 311)},
+    "riscv64": {0xC00000F3: (217, 218, 219)},
+    "ppc64le": {0xC0000015: (269, 270, 271)},
+    "s390x": {0x80000016: (278, 279, 280)},
+}
+KEYCTL_JOIN_SESSION_KEYRING = 1
 
 # What container runtimes leave to a container: CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP
 # NET_BIND_SERVICE NET_RAW SYS_CHROOT MKNOD AUDIT_WRITE SETFCAP.
@@ -73,6 +83,11 @@ MASKED = (
     "scsi",
 )
 READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+# What containers do not see of /sys, and file systems that hosts mount there and containers do not.
+MASKED_SYS = (
+    *("firmware", "devices/virtual/powercap", "kernel/debug", "kernel/tracing", "kernel/security", "kernel/config"),
+    *("fs/bpf", "fs/pstore", "fs/selinux", "fs/fuse/connections"),
+)
 MAX_LINKS = 40  # as the kernel's MAXSYMLINKS
 
 
@@ -299,8 +314,9 @@ def mount_sys(root: str, restricted: bool) -> None:
     if not restricted:
         return
     make_read_only(path)
-    if os.path.isdir(path + "/firmware"):
-        mount("tmpfs", path + "/firmware", "tmpfs", MS_RDONLY, "size=0k")
+    for name in MASKED_SYS:
+        if os.path.isdir(f"{path}/{name}"):
+            mount("tmpfs", f"{path}/{name}", "tmpfs", MS_RDONLY, "size=0k")
 
 
 def enter_root(spec: Spec) -> None:
@@ -365,10 +381,11 @@ class LandlockRuleset(ctypes.Structure):
     _fields_ = (("fs", ctypes.c_uint64), ("net", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
 
 
-def refuse_signals_to_outside() -> None:
-    """Where command and builder share a pid namespace: no signal and no abstract socket leads out (Linux 6.12).
+def stay_inside() -> None:
+    """No signal and no abstract socket leads out, also where the pid and network namespaces are shared (Linux 6.12).
 
-    Older kernels refuse the rule set; there a step can end the build that it belongs to, and nothing else.
+    Older kernels refuse the rule set. There a step can talk to whoever listens on an abstract socket of its network
+    and, where it shares the pid namespace, end the build that it belongs to.
     """
     rules = LandlockRuleset(scoped=LANDLOCK_SCOPE_SIGNAL | LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET)
     size = ctypes.c_size_t(ctypes.sizeof(rules))
@@ -388,17 +405,48 @@ class FilterProgram(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.POINTER(FilterInstruction)))
 
 
-def install_filter(program: list[list[int]], listener: socket.socket) -> None:
-    """Hand the system calls that `program` selects to whoever has the other end of `listener`."""
-    import socket  # main loaded it, for the listener
+def new_session_keyring() -> None:
+    """The kernel's keys (session-keyring(7)) of whoever started Limpet stay with Limpet. A pod may forbid keyrings."""
+    calls = KEY_CALLS.get(os.uname().machine)
+    if calls is not None:
+        keyctl = next(iter(calls.values()))[2]
+        libc.syscall(keyctl, KEYCTL_JOIN_SESSION_KEYRING, None)
 
+
+def refuse_keys() -> None:
+    """Nothing of the kernel's keys at all, as container runtimes have it.
+
+    A user's keyring (user-keyring(7)) can be reached by every process of the same number, whatever its namespaces.
+    """
+    calls = KEY_CALLS.get(os.uname().machine)
+    if calls is None:
+        return
+    load, equal, leave = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K of linux/bpf_common.h
+    refuse, allow = 0x00050000 | errno.EPERM, 0x7FFF0000  # SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW
+    program = []
+    for architecture, numbers in calls.items():
+        count = len(numbers)
+        program += [[load, 0, 0, 4], [equal, 0, count + 3, architecture], [load, 0, 0, 0]]
+        program += [[equal, count - place, 0, number] for place, number in enumerate(numbers)]
+        program += [[leave, 0, 0, allow], [leave, 0, 0, refuse]]
+    set_filter([*program, [leave, 0, 0, allow]], 0)
+
+
+def set_filter(program: list[list[int]], flags: int) -> int:
+    """seccomp(2) with lines of struct sock_filter; what it returns."""
     instructions = (FilterInstruction * len(program))(*(FilterInstruction(*line) for line in program))
     value = FilterProgram(len(program), instructions)
     number = SYS_SECCOMP.get(os.uname().machine)
     if number is None:
         raise SandboxError(f"no seccomp filter for {os.uname().machine} machines")
-    notify = libc.syscall(number, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, ctypes.byref(value))
-    check(notify, "install the seccomp filter")
+    return check(libc.syscall(number, SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(value)), "install a seccomp filter")
+
+
+def install_filter(program: list[list[int]], listener: socket.socket) -> None:
+    """Hand the system calls that `program` selects to whoever has the other end of `listener`."""
+    import socket  # main loaded it, for the listener
+
+    notify = set_filter(program, SECCOMP_FILTER_FLAG_NEW_LISTENER)
     socket.send_fds(listener, [b"f"], [notify])
     os.close(notify)
     listener.close()
@@ -407,12 +455,15 @@ def install_filter(program: list[list[int]], listener: socket.socket) -> None:
 def drop_privileges(spec: Spec, listener: socket.socket | None) -> None:
     if not spec["insecure"]:
         limit_capabilities()
-    if spec["kind"] == "namespaces" and not spec["pid_namespace"]:
-        refuse_signals_to_outside()
+    new_session_keyring()
+    if spec["kind"] == "namespaces":
+        stay_inside()
+        if not spec["insecure"]:
+            refuse_keys()
     if spec["kind"] == "in-place" and prctl(PR_GET_NO_NEW_PRIVS, 0) == 1:
         # Landlock asks for no_new_privs, which would take setuid programs away where the pod still has them. A domain
         # also keeps the command from looking into processes outside of it: /proc/PID/environ, mem, root.
-        refuse_signals_to_outside()
+        stay_inside()
     if listener is not None:
         # One id only: everybody is root here, and who the command believes to be is the filter's business.
         install_filter(spec["filter"], listener)
@@ -648,6 +699,9 @@ def main() -> int:
         listener = socket.socket(fileno=rest[0])
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED_SIGNALS)
+    if spec["kind"] == "namespaces":
+        # Hides the names of the pod's control groups; a kernel without it has none to hide.
+        libc.unshare(CLONE_NEWCGROUP)
     if spec["kind"] == "namespaces" and libc.unshare(unshare_flags(spec)) < 0:
         tell(report, "error", f"new namespaces: {os.strerror(ctypes.get_errno())}")
         return 1

@@ -348,6 +348,66 @@ def hiding(setting: Setting) -> dict[str, Any]:
         marker.unlink()
 
 
+# Looks around by system calls that no shell has: prints one line for each thing that it finds.
+_LOOK_AROUND = """
+import ctypes, errno, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if os.uname().machine == "x86_64":
+    ADD_KEY, KEYCTL = 248, 250
+    key = libc.syscall(KEYCTL, 10, -3, b"user", b"limpet-test", 0)  # search the session's keyring
+    if key >= 0:
+        print("key of the session")
+    libc.syscall(KEYCTL, 8, -4, -3)  # link the user's keyring to it
+    if libc.syscall(ADD_KEY, b"user", b"from-a-step", b"x", 1, -4) >= 0 or ctypes.get_errno() != errno.EPERM:
+        print("keyring of the user")
+with socket.socket(socket.AF_UNIX) as client:
+    try:
+        client.connect("\\0" + sys.argv[1])
+        print("abstract socket")
+    except OSError:
+        pass
+for name in sorted(os.listdir("/proc/self/fd"), key=int)[3:-1]:
+    print("descriptor", name)
+if any(line.rstrip()[-2:] != ":/" for line in open("/proc/self/cgroup")):
+    print("names of control groups")
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    if pid == "1" or int(pid) in map(int, sys.argv[2:]):
+        for name in ("environ", "mem", "maps", "auxv"):
+            try:
+                open(f"/proc/{pid}/{name}", "rb").read(1)
+                print("read", name, "of", pid)
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    print("opened", name, "of", pid)
+        for name in ("root", "cwd", "exe", "fd/0", "ns/mnt"):
+            try:
+                os.readlink(f"/proc/{pid}/{name}")
+                print("followed", name, "of", pid)
+            except OSError:
+                pass
+        if libc.ptrace(0x4206, int(pid), 0, 0) == 0:  # PTRACE_SEIZE
+            print("traces", pid)
+for path in ("/sys/kernel/debug", "/sys/kernel/tracing", "/sys/fs/bpf", "/sys/firmware", "/dev/shm", "/dev/mqueue"):
+    if os.path.isdir(path) and os.listdir(path):
+        print("entries of", path)
+print("done")
+"""
+
+
+def surroundings(setting: Setting, uid: int) -> list[str]:
+    """What a step finds around itself: keys, sockets, descriptors, memory of Limpet and of the sandbox."""
+    name = f"limpet-test-{os.getpid()}"
+    mounts = (Bind(Path("/usr"), "/usr"), SecretFile("/look.py", _LOOK_AROUND.encode(), mode=0o444))
+    links = "".join(f"ln -s usr/{name} /{name}; " for name in ("lib", "lib64"))
+    with socket.socket(socket.AF_UNIX) as listener, setting.isolation.open_root(busybox()) as root:
+        listener.bind(f"\0{name}")
+        listener.listen()
+        assert run(root, f"{links} chmod 755 /")["code"] == 0
+        argv = ("/usr/bin/python3", "-I", "/look.py", name, str(os.getpid()))
+        found = run(root, "", argv=argv, mounts=mounts, uid=uid, gid=uid, env={"PATH": "/usr/bin"})
+    return str(found["output"]).splitlines()
+
+
 def secret_of_another_step(setting: Setting) -> dict[str, Any]:
     """One step looks, in every other process's root, for the secret of another that runs at the same time."""
     ready, finish = threading.Event(), threading.Event()

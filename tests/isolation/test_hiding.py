@@ -30,6 +30,13 @@ def test_a_step_finds_nothing_of_limpet(place: Place) -> None:
     assert result["alive"] == place.kind.hidden
 
 
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_a_step_finds_nothing_around_itself(place: Place, uid: int) -> None:
+    if place.kind.isolation != "namespaces":
+        pytest.skip("nothing can be mounted: the search needs /proc and the pod's /usr")
+    assert place("surroundings", uid=uid) == ["done"]
+
+
 def test_a_step_finds_no_secret_of_another(place: Place) -> None:
     if place.kind.isolation == "in-place":
         pytest.skip("one step at a time")
