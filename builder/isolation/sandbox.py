@@ -54,7 +54,7 @@ SYS_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "ppc64le": 358, "s
 SYS_MOUNT_SETATTR, SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_RESTRICT_SELF = 442, 444, 446
 # add_key, request_key and keyctl, by what linux/audit.h calls the architecture: each machine's own, and those of 32
 # bits (and x32) whose programs it runs as well.
-KEY_CALLS = {
+KEY_CALLS: dict[str, dict[int, tuple[int, ...]]] = {
     "x86_64": {0xC000003E: (248, 249, 250, 248 | 1 << 30, 249 | 1 << 30, 250 | 1 << 30), 0x40000003: (286, 287, 288)},
     "aarch64": {0xC00000B7: (217, 218, 219), 0x40000028: (309, 310, 311)},
     "riscv64": {0xC00000F3: (217, 218, 219)},
