@@ -150,6 +150,16 @@ def test_spans_reach_a_collector(limpet: Limpet, context: Path, tmp_path: Path) 
     assert len({span.span_id for span in spans}) == len(spans)
 
 
+def test_kanikos_variables_name_a_collector_that_does_not_see_the_dockerfile(limpet: Limpet, context: Path) -> None:
+    with collector() as (url, posted):
+        env = {"KANIKO_TELEMETRY_ENDPOINT": url, "KANIKO_TELEMETRY_OMIT_DOCKERFILE": "true"}
+        assert limpet(f"--context={context}", "--no-push", env=env).returncode == 0
+    ((path, _, body),) = posted
+    assert path == "/v1/traces"
+    assert b"a=b" not in body
+    assert "LABEL" in {span.name for span in parsed(body).resource_spans[0].scope_spans[0].spans}
+
+
 @pytest.mark.parametrize("status", [401, 503])
 def test_a_collector_that_refuses_is_a_warning(limpet: Limpet, context: Path, status: int) -> None:
     with collector(status) as (url, posted):
@@ -174,6 +184,9 @@ def test_a_collector_that_is_not_there_is_a_warning(limpet: Limpet, context: Pat
         ({}, None),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318/"}, "http://c:4318/v1/traces"),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c/x"}, "http://c/x"),
+        ({"KANIKO_TELEMETRY_ENDPOINT": "http://c:4318"}, "http://c:4318/v1/traces"),
+        ({"KANIKO_TELEMETRY_ENDPOINT": "http://c/x"}, "http://c/x"),
+        ({"KANIKO_TELEMETRY_ENDPOINT": "http://k/x", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, "http://c/v1/traces"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_SDK_DISABLED": "true"}, None),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_TRACES_EXPORTER": "none"}, None),
     ],

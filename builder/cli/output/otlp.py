@@ -2,8 +2,9 @@
 
 Where and how is what the environment says (OpenTelemetry specification, "OTLP Exporter Configuration"):
 OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT, _HEADERS and _TIMEOUT, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, and
-OTEL_SDK_DISABLED and OTEL_TRACES_EXPORTER=none, which turn it off. TRACEPARENT (W3C Trace Context) names the span
-that the build is part of, as pipelines hand it on.
+OTEL_SDK_DISABLED and OTEL_TRACES_EXPORTER=none, which turn it off. KANIKO_TELEMETRY_ENDPOINT, a whole URL or one
+without a path, counts where none of OpenTelemetry's own is set. TRACEPARENT (W3C Trace Context) names the span that
+the build is part of, as pipelines hand it on.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from builder import __version__
+from builder.cli.grammar import is_true
 from builder.cli.output.redaction import Redactor
 from builder.cli.output.spans import Span, Spans
 from builder.events import Event, Listener, Message
@@ -29,7 +31,8 @@ _OK, _ERROR = 1, 2  # STATUS_CODE_*
 
 @dataclass(frozen=True, slots=True)
 class Collector:
-    """Where spans go. `timeout` in seconds; `headers` are secret."""
+    """Where spans go. `timeout` in seconds; `headers` are secret. `keyword_only`: of a step, nothing but its first
+    word is told (KANIKO_TELEMETRY_OMIT_DOCKERFILE)."""
 
     url: str
     headers: Mapping[str, str]
@@ -37,12 +40,17 @@ class Collector:
     resource: Mapping[str, str]
     trace_id: str = ""
     parent_id: str = ""
+    keyword_only: bool = False
 
 
 def collector_of(env: Mapping[str, str]) -> Collector | None:
     """The collector that the environment names, if any."""
     exact = env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
     endpoint = env.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    if not (exact or endpoint):
+        kaniko = urlsplit(env.get("KANIKO_TELEMETRY_ENDPOINT", ""))
+        exact = kaniko.geturl() if kaniko.path.strip("/") else ""
+        endpoint = kaniko.geturl()
     disabled = env.get("OTEL_SDK_DISABLED", "").lower() == "true" or env.get("OTEL_TRACES_EXPORTER") == "none"
     if disabled or not (exact or endpoint):
         return None
@@ -59,7 +67,8 @@ def collector_of(env: Mapping[str, str]) -> Collector | None:
         headers,
         int(timeout) / 1000 if timeout.isdigit() else 10.0,
         resource,
-        *(parent.groups() if parent else ()),
+        *(parent.groups() if parent else ("", "")),
+        keyword_only=is_true(env.get("KANIKO_TELEMETRY_OMIT_DOCKERFILE", "")),
     )
 
 
@@ -124,11 +133,12 @@ class Exporter:
     def _span(self, span: Span, trace: str, ids: Mapping[tuple[str | int, ...], str], status: int) -> dict[str, Any]:
         is_root = span.id == ()
         parent = self._collector.parent_id if is_root else ids.get(span.inside, ids[()])
+        name = span.name.split()[0] if span.kind == "step" and self._collector.keyword_only else span.name
         return {
             "traceId": trace,
             "spanId": ids[span.id] if span.id is not None else secrets.token_hex(8),
             **({"parentSpanId": parent} if parent else {}),
-            "name": self._redactor.mask(span.name),
+            "name": self._redactor.mask(name),
             "kind": _INTERNAL,
             "startTimeUnixNano": self._time(span.began),
             "endTimeUnixNano": self._time(span.ended),
