@@ -67,7 +67,8 @@ def collector_of(env: Mapping[str, str]) -> Collector | None:
         headers,
         int(timeout) / 1000 if timeout.isdigit() else 10.0,
         resource,
-        *(parent.groups() if parent else ("", "")),
+        trace_id=parent[1] if parent else "",
+        parent_id=parent[2] if parent else "",
         keyword_only=is_true(env.get("KANIKO_TELEMETRY_OMIT_DOCKERFILE", "")),
     )
 
