@@ -45,6 +45,7 @@ class BuildSettings:
     image_format: ImageFormat | None = None
     annotations: Mapping[str, str] | None = None
     kept_indexes: KnownIndexes | None = None
+    keep: Callable[[Image], object] | None = None
     stopping: Callable[[], None] | None = None
 
 
@@ -74,7 +75,7 @@ def build(
         plans = [_needed(plan, cache) for plan, cache in zip(plans, reuse, strict=True)]
     _refuse_foreign_programs(plans, reuse, settings.work_dir)
     stopped = threading.Event()
-    indexes, roots = LayerIndexes(settings.work_dir, settings.kept_indexes, stopped.is_set), OpenRoots(isolation)
+    indexes, roots = _indexes(settings, stopped), OpenRoots(isolation)
     blobs = settings.work_dir / "blobs"
     blobs.mkdir(exist_ok=True)
     published, written = _published(plans, owners), _written(plans, owners)
@@ -133,6 +134,10 @@ def _fetch_ahead(steps: Iterable[Step], results: Results, isolation: Isolation, 
             for mount in step.mounts:
                 if isinstance(mount, BindMount) and isinstance(mount.origin, FromImage):
                     pool.submit(lambda origin: results.files(origin).directory(), mount.origin)
+
+
+def _indexes(settings: BuildSettings, stopped: threading.Event) -> LayerIndexes:
+    return LayerIndexes(settings.work_dir, settings.kept_indexes, stopped.is_set, settings.keep)
 
 
 def stages_of(plans: Sequence[Plan]) -> list[PlannedStage]:

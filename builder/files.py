@@ -6,6 +6,8 @@ the layers are streamed once into an index.
 
 from __future__ import annotations
 
+import os
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
@@ -16,6 +18,7 @@ from typing import BinaryIO, Protocol
 
 from builder.errors import BuildError, ImageError
 from builder.isolation import Isolation, Root
+from builder.isolation.directories import open_directory
 from builder.layer.index import read_index
 from builder.layer.opened import opened
 from builder.oci.image import Image, Layer
@@ -37,15 +40,27 @@ class KnownIndexes(Protocol):
         """Keep the changes of a layer, which have at least the contents of USER_FILES."""
         ...
 
+    def unpacked(self, diff_id: str) -> Path | None:
+        """The layer by itself as a directory that stays as it is until the build ends, None if there is none."""
+        ...
+
 
 class LayerIndexes:
     """The changes of every layer that the build looked into, each read once. Used from any thread."""
 
     def __init__(
-        self, work_dir: Path, kept: KnownIndexes | None = None, stopped: Callable[[], bool] = lambda: False
+        self,
+        work_dir: Path,
+        kept: KnownIndexes | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+        keep: Callable[[Image], object] | None = None,
     ) -> None:
-        """What is being read when `stopped` becomes true is not read to its end."""
+        """What is being read when `stopped` becomes true is not read to its end.
+
+        `keep` unpacks an image where `kept` finds its layers: what is read with contents is better read from there.
+        """
         self._work_dir = work_dir
+        self._keep = keep if kept is not None else None
         self._stopped = stopped
         self._kept = kept
         self._lock = threading.Lock()
@@ -64,9 +79,9 @@ class LayerIndexes:
             known = self._known.get(layer.diff_id)
             if known and (known[1] or not contents):
                 return known[0]
-            kept = self._kept.get(layer.diff_id) if self._kept and not contents and not known else None
-            if kept is not None:
-                changes = [self._with_content(change, layer) for change in kept]
+            before = self._known_before(layer, contents=contents)
+            if before is not None:
+                changes = before
             else:
                 changes = self._read(layer, (lambda path: True) if contents else USER_FILES.__contains__)
                 if self._kept:
@@ -81,6 +96,19 @@ class LayerIndexes:
                 assert change.content is not None
                 return change.content.open()
         raise ImageError(f"{layer.descriptor.digest} has no file {path}")
+
+    def _known_before(self, layer: Layer, *, contents: bool) -> list[Change] | None:
+        """The changes of `layer`, from the index that is kept of it; None if that is not enough."""
+        tree = self._kept.unpacked(layer.diff_id) if self._kept and contents else None
+        if self._kept is None or (contents and tree is None):
+            return None
+        changes = self._kept.get(layer.diff_id)
+        if changes is None and tree is not None:
+            changes = self._read(layer, USER_FILES.__contains__)
+            self._kept.put(layer.diff_id, changes)
+        if changes is None or (tree is not None and not _has_one_file_for_each_path(changes)):
+            return None
+        return [self._with_content(change, layer, tree) for change in changes]
 
     def _read(self, layer: Layer, wanted: Callable[[str], bool]) -> list[Change]:
         spool = Path(tempfile.mkdtemp(prefix="contents-", dir=self._work_dir))
@@ -99,13 +127,17 @@ class LayerIndexes:
         if self._stopped():
             raise BuildError("the build was stopped")
 
-    def _with_content(self, change: Change, layer: Layer) -> Change:
-        if isinstance(change, Entry) and change.type is FileType.FILE and change.content is None:
-            return replace(change, content=_Later(self, layer, change.path))
+    def _with_content(self, change: Change, layer: Layer, tree: Path | None = None) -> Change:
+        if not isinstance(change, Entry) or change.type is not FileType.FILE:
+            return change
+        if change.content is None or (tree is not None and isinstance(change.content, _Later)):
+            return replace(change, content=_Later(self, layer, change.path, change.size, tree))
         return change
 
     def tree(self, image: Image, *, contents: bool) -> LayeredTree:
         """The root filesystem of `image`."""
+        if contents and self._keep is not None:
+            self._keep(image)
         tree = LayeredTree()
         for layer in image.layers:
             tree = tree.apply(self.changes(layer, contents=contents))
@@ -114,14 +146,55 @@ class LayerIndexes:
 
 @dataclass(frozen=True, slots=True)
 class _Later:
-    """The bytes of a regular file, in a layer that is read when they are asked for."""
+    """The bytes of a regular file, in a layer that is read when they are asked for, or as it is unpacked at `tree`."""
 
     indexes: LayerIndexes
     layer: Layer
     path: str
+    size: int
+    tree: Path | None = None
 
     def open(self) -> BinaryIO:
-        return self.indexes.open(self.layer, self.path)
+        return self._open_unpacked() or self.indexes.open(self.layer, self.path)
+
+    def _open_unpacked(self) -> BinaryIO | None:
+        """The file in `tree`, reached by no symlink; None where it is not that plain, or not for us to read."""
+        if self.tree is None:
+            return None
+        parent, _, name = self.path.rpartition("/")
+        try:
+            directory = open_directory(self.tree, parent)
+            try:
+                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+            finally:
+                os.close(directory)
+        except OSError:
+            return None
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
+            os.close(file)
+            return None
+        return open(file, "rb", buffering=0)
+
+
+def _has_one_file_for_each_path(changes: Iterable[Change]) -> bool:
+    """Whether the layer, unpacked, has each of its files where the index says: none is written twice."""
+    paths: set[str] = set()
+    links: set[str] = set()
+    directories: set[str] = set()
+    for change in changes:
+        if not isinstance(change, Entry) or change.type is FileType.DIRECTORY:
+            continue
+        if change.path in paths:
+            return False
+        paths.add(change.path)
+        if change.type is FileType.SYMLINK:
+            links.add(change.path)
+        directory = change.path.rpartition("/")[0]
+        while directory and directory not in directories:
+            directories.add(directory)
+            directory = directory.rpartition("/")[0]
+    return not directories & links
 
 
 class OpenRoots:

@@ -33,6 +33,7 @@ from builder.cli.wiring import (
 from builder.events import BuildStarted
 from builder.isolation import Isolation
 from builder.isolation.choose import InPlaceSettings, choose
+from builder.isolation.namespaces import Namespaces
 from builder.oci.image import Image, Layer
 from builder.oci.index import descriptor_of
 from builder.oci.reference import Reference
@@ -152,8 +153,9 @@ def _build(
                     stage,
                     settings.image.format or None,
                     settings.image.annotations,
-                    store.indexes if store else None,
-                    store.stop if store else None,
+                    kept_indexes=store.indexes if store else None,
+                    keep=isolation.keep if isinstance(isolation, Namespaces) else None,
+                    stopping=store.stop if store else None,
                 ),
                 output,
                 prepare,

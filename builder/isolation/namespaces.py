@@ -91,12 +91,12 @@ class Namespaces:
     def keep(self, image: Image) -> bool:
         """Unpack the layers of `image` where other builds find them; False when none of them would look for them.
 
-        Raises what opening a root on it raises.
+        Layers that a step of this build made are left out. Raises what opening a root on it raises.
         """
         if not self._keeps or len(image.layers) >= MAX_LOWERS:
             return False
         try:
-            self._store.unpack(_each_once(image.layers))
+            self._store.unpack([layer for layer in _each_once(image.layers) if not self._store.is_of_this_build(layer)])
             return True
         except NeedsLayersBelow:
             return False

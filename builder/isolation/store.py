@@ -104,7 +104,7 @@ class LayerStore:
     def _unpack_one(self, layer: Layer, future: Future[StoredLayer]) -> None:
         try:
             stored = None
-            if self._kept is not None and not self._is_of_this_build(layer):
+            if self._kept is not None and not self.is_of_this_build(layer):
                 stored = self._kept.get_or_make(layer.diff_id, lambda into: self._fill(layer, into))
             if stored is None:
                 stored = self._unpack_here(layer)
@@ -116,7 +116,7 @@ class LayerStore:
                 del self._layers[layer.diff_id]
             future.set_exception(error)
 
-    def _is_of_this_build(self, layer: Layer) -> bool:
+    def is_of_this_build(self, layer: Layer) -> bool:
         """Whether a step made it just now: nobody knows that any other build will want it."""
         return isinstance(layer.blob, FileBlob) and layer.blob.path.is_relative_to(self._work_dir)
 

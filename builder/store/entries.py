@@ -65,6 +65,13 @@ class Entries:
             self._writable = os.access(self.root, os.W_OK | os.X_OK)
         return self._writable
 
+    def kinds(self) -> set[str]:
+        """The kinds that there may be entries of."""
+        try:
+            return set(os.listdir(self.root)) - {PARTIAL, *OTHERS}
+        except OSError:
+            return set()
+
     def open(self, kind: str, name: str) -> Entry | None:
         """The entry, which nobody removes from now on; None if there is none."""
         with self._lock:
@@ -138,7 +145,7 @@ class Entries:
         if not self.writable:
             return
         try:
-            for kind in set(os.listdir(self.root)) - {PARTIAL, *OTHERS}:
+            for kind in self.kinds():
                 for name in os.listdir(self.root / kind):
                     if name.startswith(prefixes):
                         with self._lock:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -20,8 +21,10 @@ _USER_FILE_LIMIT = 1 << 20  # bytes
 class StoredIndexes:
     """The indexes of a store; see builder.files.KnownIndexes. Thread-safe."""
 
-    def __init__(self, entries: Entries) -> None:
+    def __init__(self, entries: Entries, unpacked: Callable[[str], Path | None]) -> None:
+        """`unpacked` finds the directory of a layer by its diff_id."""
         self._entries = entries
+        self._unpacked = unpacked
 
     def get(self, diff_id: str) -> list[Change] | None:
         """The layer's changes. Regular files have content None, but for those that users are looked up in."""
@@ -50,6 +53,10 @@ class StoredIndexes:
             self._entries.failed(error)
         finally:
             making.abandon()
+
+    def unpacked(self, diff_id: str) -> Path | None:
+        """The layer as a directory, in any form: files' contents are the same in all."""
+        return self._unpacked(diff_id)
 
 
 def _name(diff_id: str) -> str:

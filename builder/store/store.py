@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from builder.events import Listener, Message
-from builder.isolation.store import KeptLayers
 from builder.oci.manifest import ResolvedImage
 from builder.store.blobs import StoredBlobs
 from builder.store.entries import Entries
 from builder.store.images import StoredImages
 from builder.store.indexes import StoredIndexes
+from builder.store.layers import KIND as LAYERS
 from builder.store.layers import StoredLayers
 from builder.store.prune import prune, remove_leftovers
 
@@ -29,16 +30,27 @@ class Store:
         self._entries = Entries(directory, listener)
         self.images = StoredImages(self._entries, ttl)
         self.blobs = StoredBlobs(self._entries)
-        self.indexes = StoredIndexes(self._entries)
+        self.indexes = StoredIndexes(self._entries, self._unpacked)
+        self._lock = threading.Lock()
+        self._layers: dict[str, StoredLayers] = {}
 
     @property
     def writable(self) -> bool:
         """Whether anything can be kept, as far as is known."""
         return self._entries.writable
 
-    def layers(self, form: str) -> KeptLayers:
+    def layers(self, form: str) -> StoredLayers:
         """The unpacked layers of one form; see builder.store.layers."""
-        return StoredLayers(self._entries, form)
+        with self._lock:
+            return self._layers.setdefault(form, StoredLayers(self._entries, form))
+
+    def _unpacked(self, diff_id: str) -> Path | None:
+        for kind in sorted(self._entries.kinds()):
+            if kind.startswith(f"{LAYERS}-"):
+                stored = self.layers(kind.removeprefix(f"{LAYERS}-")).get(diff_id)
+                if stored is not None:
+                    return stored.path
+        return None
 
     def forget(self, image: ResolvedImage) -> None:
         """Remove the image with all its layers; what other builds use stays with them."""

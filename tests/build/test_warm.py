@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,3 +128,39 @@ def test_pruned_by_size(shop: Shop, tmp_path: Path) -> None:
     before = len(shop.registry.requests("GET", "/blobs/"))
     shop.build(text="FROM {base}\nRUN true\n")
     assert len(shop.registry.requests("GET", "/blobs/")) == before  # the last that was stored is the last to go
+
+
+def test_files_of_images_come_from_what_is_unpacked(shop: Shop, tmp_path: Path) -> None:
+    """Nothing is read again, and every file is the one that the layers mean: hardlinks, replaced files, symlinks."""
+    twice = busybox.tar(("d/f", b"one"), ("l", "d"), links=(("h", "d/f"),)) + busybox.tar(("l/f", b"two"))
+    tool = tmp_path / "tool"
+    busybox.write_layout(
+        tool,
+        busybox.tar(("a/x", b"x1"), ("a/y", "/etc/hostname"), ("s", "a"), ("s2", "/a"), links=(("a/hard", "a/x"),)),
+        busybox.tar(("a/x", b"x2"), ("etc/passwd", b"tool:x:7:7::/:/bin/sh\n")),
+        _joined(twice),
+    )
+    push(tool, shop.registry, "tool:1")
+    image = f"{shop.registry.host}/tool:1"
+    text = (
+        "FROM {base}\n" + f"COPY --from={image} / /all/\nCOPY --from={image} --chown=user /s2/x /s/hard /x/\nRUN true\n"
+    )
+    reference, _ = shop.build(f"--cache-dir={shop.limpet.directory / 'another'}", text=text)
+    warm(shop, f"--image={shop.base}:1", f"--image={image}")
+    shop.registry.stop()
+    # Without the packed layers nothing could be read but what is unpacked, and that layer with a file written twice.
+    for data in shop.store.glob("blobs/*/data"):
+        if data.stat().st_size < 1000:
+            continue
+        shutil.rmtree(data.parent)
+    assert shop.build(text=text)[0] == reference
+
+
+def _joined(tars: bytes) -> bytes:
+    """The archive of all members of `tars`, archives one after another."""
+    source, buffer = io.BytesIO(tars), io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as target:
+        with tarfile.open(fileobj=source, mode="r", ignore_zeros=True) as archive:
+            for member in archive:
+                target.addfile(member, archive.extractfile(member) if member.isreg() else None)
+    return buffer.getvalue()

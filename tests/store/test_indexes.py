@@ -41,15 +41,15 @@ changes = st.lists(entries | st.builds(Whiteout, paths) | st.builds(Opaque, path
 def test_what_is_kept_is_what_comes_back(tmp_path: Path, wanted: list[Change]) -> None:
     kept = Entries(tmp_path, Silent())
     kept.forget(("sha256-",))
-    StoredIndexes(kept).put("sha256:1", wanted)
+    StoredIndexes(kept, lambda diff_id: None).put("sha256:1", wanted)
     kept.close()
     other = Entries(tmp_path, Silent())
-    assert StoredIndexes(other).get("sha256:1") == wanted
+    assert StoredIndexes(other, lambda diff_id: None).get("sha256:1") == wanted
     other.close()
 
 
 def test_users_are_kept_with_their_files(tmp_path: Path) -> None:
-    kept = StoredIndexes(Entries(tmp_path, Silent()))
+    kept = StoredIndexes(Entries(tmp_path, Silent()), lambda diff_id: None)
     files = [("etc/passwd", b"root:x:0:0\n"), ("etc/shadow", b"secret")]
     kept.put(
         "sha256:1",
