@@ -142,9 +142,8 @@ def test_files_of_images_come_from_what_is_unpacked(shop: Shop, tmp_path: Path) 
     )
     push(tool, shop.registry, "tool:1")
     image = f"{shop.registry.host}/tool:1"
-    text = (
-        "FROM {base}\n" + f"COPY --from={image} / /all/\nCOPY --from={image} --chown=user /s2/x /s/hard /x/\nRUN true\n"
-    )
+    copies = f"COPY --from={image} / /all/\nCOPY --from={image} --chown=user /s2/x /s/hard /x/\n"
+    text = "FROM {base}\n" + copies + "RUN true\n"
     reference, _ = shop.build(f"--cache-dir={shop.limpet.directory / 'another'}", text=text)
     warm(shop, f"--image={shop.base}:1", f"--image={image}")
     shop.registry.stop()
@@ -159,8 +158,10 @@ def test_files_of_images_come_from_what_is_unpacked(shop: Shop, tmp_path: Path) 
 def _joined(tars: bytes) -> bytes:
     """The archive of all members of `tars`, archives one after another."""
     source, buffer = io.BytesIO(tars), io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as target:
-        with tarfile.open(fileobj=source, mode="r", ignore_zeros=True) as archive:
-            for member in archive:
-                target.addfile(member, archive.extractfile(member) if member.isreg() else None)
+    with (
+        tarfile.open(fileobj=buffer, mode="w") as target,
+        tarfile.open(fileobj=source, mode="r", ignore_zeros=True) as archive,
+    ):
+        for member in archive:
+            target.addfile(member, archive.extractfile(member) if member.isreg() else None)
     return buffer.getvalue()
