@@ -57,13 +57,17 @@ async def _listen(
 ) -> None:
     host, _, port = target.rpartition(":")
     up, down = _Direction(line, moved), _Direction(line, moved)
+    running: set[asyncio.Task[None] | None] = set()  # the loop itself keeps weak references only
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        running.add(task)
         await asyncio.sleep(line.round_trip)  # the handshake
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
         await asyncio.gather(up.carry(reader, far_writer), down.carry(far_reader, writer))
         for end in (far_writer, writer):
             end.close()
+        running.discard(task)
 
     server = await asyncio.start_server(connection, "127.0.0.1", 0, limit=_PIECE)
     tell.send(server.sockets[0].getsockname()[1])

@@ -19,7 +19,7 @@ from builder.dockerfile.git_reference import GitReference, parse_git_reference
 from builder.dockerfile.patterns import PatternMatcher, read_ignore_file
 from builder.errors import UsageError
 from builder.events import Listener, Message, Transfer
-from builder.isolation.removal import remove_tree
+from builder.isolation.removal import remove_large_tree
 from builder.layer.writer import LayerFormat
 from builder.oci.media_types import Compression
 from builder.oci.reference import Reference
@@ -65,7 +65,7 @@ def work_directory(asked: Path | None, env: Mapping[str, str]) -> Iterator[Path]
     try:
         yield work
     finally:
-        remove_tree(work)
+        remove_large_tree(work)
 
 
 def registries(access: RegistryAccess, env: Mapping[str, str], output: Output) -> Registries:
