@@ -8,7 +8,7 @@ import hashlib
 import netrc
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,8 +47,8 @@ class HttpsSource:
         checksum = checksum_of(location)
         body = opened(download.open_at, download.name, settings)
         digest = hashlib.sha256()
-        with closing(resumed(body, download.open_at, download.name, settings)) as chunks:
-            unpack(digesting(chunks, digest), into, settings, name=download.name, total=body.total)
+        with closing(resumed(body, download.open_at, download.name, settings, digest)) as chunks:
+            unpack(chunks, into, settings, name=download.name, total=body.total)
         found = digest.hexdigest()
         if checksum and found != checksum:
             raise ContextError(f"{download.name} has SHA-256 {found}, not {checksum}", "the archive is another one")
@@ -56,13 +56,6 @@ class HttpsSource:
         return Fetched(
             path=into, source=download.name, revision=revision, revision_kind="digest", time=download.modified
         )
-
-
-def digesting(chunks: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
-    """`chunks`, which `digest` sees as well."""
-    for chunk in chunks:
-        digest.update(chunk)
-        yield chunk
 
 
 def _seconds(moment: str) -> int | None:

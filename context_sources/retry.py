@@ -65,20 +65,26 @@ class Body:
 Open = Callable[[int], Body]
 
 
-def resumed(first: Body, open_at: Open, what: str, settings: FetchSettings) -> Generator[bytes, None, None]:
+def resumed(
+    first: Body, open_at: Open, what: str, settings: FetchSettings, digest: hashlib._Hash | None = None
+) -> Generator[bytes, None, None]:
     """The bytes of `first`, and after it breaks off those that follow, from a new request.
 
     Attempts are counted anew whenever some bytes came. A server that starts from the beginning is read past what was
-    there already, which must be the same bytes. Raises ContextError when the object has changed in between, or when
-    the attempts are used up.
+    there already; where neither a version nor `digest`, a SHA-256 that sees every byte, tells whether these bytes are
+    the same, one of its own does. Raises ContextError when the object has changed in between, or when the attempts
+    are used up.
     """
-    body, position, digest = first, 0, hashlib.sha256()
+    body, position = first, 0
+    if digest is None and not first.version:
+        digest = hashlib.sha256()
     pauses = waits(settings.retry)
     while True:
         try:
-            for chunk in _following(body, position, digest.digest(), what):
+            for chunk in _following(body, position, digest, what):
                 position += len(chunk)
-                digest.update(chunk)
+                if digest is not None:
+                    digest.update(chunk)
                 yield chunk
                 pauses = waits(settings.retry)
             if first.total and position < first.total:
@@ -108,8 +114,8 @@ def _reopened(
     raise ContextError(f"{what}: {reason}, {settings.retry.attempts} times", transient=True) from reason
 
 
-def _following(body: Body, position: int, digest: bytes, what: str) -> Iterator[bytes]:
-    """The chunks of `body` from `position` on; what comes before must have `digest`."""
+def _following(body: Body, position: int, digest: hashlib._Hash | None, what: str) -> Iterator[bytes]:
+    """The chunks of `body` from `position` on; what comes before must have `digest`, if there is one."""
     if body.offset == position:
         yield from body.chunks
         return
@@ -118,7 +124,7 @@ def _following(body: Body, position: int, digest: bytes, what: str) -> Iterator[
         if left:
             skipped.update(chunk[:left])
             chunk, left = chunk[left:], max(left - len(chunk), 0)
-            if not left and skipped.digest() != digest:
+            if not left and digest is not None and skipped.digest() != digest.digest():
                 raise ContextError(f"{what} changed while it was fetched", "start the build again", transient=True)
         if chunk:
             yield chunk

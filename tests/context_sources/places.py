@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urljoin
 
 import botocore.session
@@ -98,14 +98,14 @@ def make_gcs_bucket(host: str, name: str) -> None:
     requests.post(f"http://{host}/storage/v1/b", json={"name": name}, timeout=60).raise_for_status()
 
 
-def put_gcs_object(host: str, bucket: str, name: str, data: bytes) -> str:
+def put_gcs_object(host: str, bucket: str, name: str, data: bytes | IO[bytes]) -> str:
     """Its generation."""
     answer = requests.post(
         f"http://{host}/upload/storage/v1/b/{bucket}/o",
         params={"uploadType": "media", "name": name},
         data=data,
         headers={"Content-Type": "application/octet-stream"},
-        timeout=60,
+        timeout=600,
     )
     answer.raise_for_status()
     generation: str = answer.json()["generation"]

@@ -36,11 +36,12 @@ def missing() -> str:
 
 
 @contextlib.contextmanager
-def azurite(directory: Path, *, tls: Pair | None = None) -> Iterator[AzuriteServer]:
-    """In memory. With `tls` it speaks https and takes bearer tokens as well."""
+def azurite(directory: Path, *, tls: Pair | None = None, in_memory: bool = True) -> Iterator[AzuriteServer]:
+    """`in_memory`, or else in the directory. With `tls` it speaks https and takes bearer tokens as well."""
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    arguments = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence", "--skipApiVersionCheck"]
+    arguments = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--skipApiVersionCheck"]
+    arguments += ["--inMemoryPersistence"] if in_memory else ["--location", str(directory)]
     arguments += ["--silent", "--disableTelemetry"]
     if tls:
         arguments += ["--cert", str(tls.certificate), "--key", str(tls.key), "--oauth", "basic"]

@@ -25,12 +25,13 @@ def missing() -> str:
 
 
 @contextlib.contextmanager
-def fake_gcs(directory: Path) -> Iterator[str]:
-    """The host, 127.0.0.1:port."""
+def fake_gcs(directory: Path, objects: Path | None = None) -> Iterator[str]:
+    """The host, 127.0.0.1:port. It keeps objects in memory, or as the files BUCKET/NAME of a directory."""
     directory.mkdir(parents=True, exist_ok=True)
     host = f"127.0.0.1:{free_port()}"
     arguments = ["-scheme", "http", "-host", "127.0.0.1", "-port", host.rpartition(":")[2]]
-    arguments += ["-backend", "memory", "-public-host", host, "-log-level", "warn"]
+    arguments += ["-backend", "filesystem", "-filesystem-root", str(objects)] if objects else ["-backend", "memory"]
+    arguments += ["-public-host", host, "-log-level", "warn"]
     found = program()
     assert found is not None
     found.chmod(0o755)  # wheels lose it with some installers

@@ -38,8 +38,8 @@ def missing() -> str:
 
 
 @contextlib.contextmanager
-def seaweedfs(directory: Path) -> Iterator[S3Server]:
-    """Started on free ports; it needs some seconds."""
+def seaweedfs(directory: Path, *, volumes: int = 30) -> Iterator[S3Server]:
+    """Started on free ports; it needs some seconds. `volumes` of 64 MB is what it can keep."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "s3.json"
     config.write_text(
@@ -56,7 +56,8 @@ def seaweedfs(directory: Path) -> Iterator[S3Server]:
     arguments = [f"-{name}.port={port}" for name, port in ports.items()]
     arguments += [f"-{name}.port.grpc={free_port()}" for name in ports]
     fixed = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.config={config}", f"-dir={directory}"]
-    fixed += ["-master.volumeSizeLimitMB=64", "-volume.max=30", "-master.telemetry=false", "-s3.port.iceberg=0"]
+    fixed += ["-master.volumeSizeLimitMB=64", f"-volume.max={volumes}", "-master.telemetry=false", "-s3.port.iceberg=0"]
+    fixed += ["-s3.port.lance=0"]  # it, too, has a fixed port
     with open(directory / "log", "wb") as log:
         process = subprocess.Popen([str(PROGRAM), "server", *fixed, *arguments], stdout=log, stderr=log, cwd=directory)
     try:
