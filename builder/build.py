@@ -140,10 +140,14 @@ def _indexes(settings: BuildSettings, stopped: threading.Event) -> LayerIndexes:
     return LayerIndexes(settings.work_dir, settings.kept_indexes, stopped.is_set, settings.keep)
 
 
-def stages_of(plans: Sequence[Plan]) -> list[PlannedStage]:
+def stages_of(plans: Sequence[Plan], reuse: Sequence[Reuse] = ()) -> list[PlannedStage]:
     """The stages that `build` builds: each once, also where several platforms share it."""
-    owners = owners_of(plans)
-    return [stage for n, plan in enumerate(plans) for stage in plan.stages if owners[n][stage.index] == n]
+    owners, found = owners_of(plans), dict[_Owned, PlannedStage]()
+    for number, plan in enumerate(plans):
+        for stage in plan.stages:
+            if not reuse or stage.index in reuse[number].needed:
+                found.setdefault((owners[number][stage.index], stage.index), stage)
+    return list(found.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,15 +200,16 @@ class _Builder:
         first_own = max(self._reuse.hits.keys() - self._reuse.alone, default=-1) + 1
         for number, step in enumerate(planned.steps):
             if number == first_own:
-                self._shop.fetch_ahead(planned.steps[number:])
-                self._prepare_root(planned.steps[number:])
+                own = [later for n, later in enumerate(planned.steps) if n >= number and n not in self._reuse.hits]
+                self._shop.fetch_ahead(own)
+                self._prepare_root(own)
             self._take(number, step, snapshot=not self._shop.settings.single_snapshot or number == last_layer)
         self._pending.append(self._finish)
         tell(StageFinished(planned.display, time.monotonic() - started))
         return BuiltStage(self._settle, self._files())
 
     def _prepare_root(self, steps: Sequence[Step]) -> None:
-        """Open a root if one of `steps`, all that are left, is a RUN; none of them comes from the cache.
+        """Open a root if one of `steps`, all that are left to take, is a RUN.
 
         It is needed sooner or later: COPY onto a root costs less than unpacking what COPY wrote.
         """

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,18 +57,18 @@ Part = str | FromStage
 """What decides a layer: text, or the key of a stage, which stands for it."""
 
 ResolveImage = Callable[[str, Platform], Image]
-GitCommit = Callable[[GitReference], str]
-"""The commit that a reference names now. Raises ContextError."""
+GitTip = Callable[[GitReference], str]
+"""The commit or tag that a reference names now, "" if that cannot be told. Raises ContextError."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeySources:
-    """Where the inputs of steps are read from. `git_commit` None: what git repositories have is fetched to know it."""
+    """Where the inputs of steps are read from. `git_tip` None: what git repositories have is fetched to know it."""
 
     inputs: Inputs
     resolve: ResolveImage
     stage: StageSettings
-    git_commit: GitCommit | None = None
+    git_tip: GitTip | None = None
 
 
 def plan_keys(plan: Plan, sources: KeySources) -> PlanKeys:
@@ -125,6 +126,8 @@ class _Reader:
         self._plan = plan
         self._sources = sources
         self._inputs = sources.inputs
+        self._lock = threading.Lock()
+        self._known: dict[Hashable, Future[str]] = {}
         self._platforms = {image.reference: image.platform for stage in plan.stages for image in stage.images}
 
     def base(self, stage: PlannedStage) -> Mapping[str, str] | None:
@@ -181,13 +184,30 @@ class _Reader:
     def _origin(self, origin: Origin, path: str) -> Part:
         match origin:
             case FromContext():
-                return digest(self._inputs.context, path, mode_mask=CONTEXT_MODES)
+                return self._once((origin, path), lambda: self._digest(self._inputs.context, path))
             case FromNamedContext(name):
-                return digest(self._inputs.named[name], path, mode_mask=CONTEXT_MODES)
+                return self._once((origin, path), lambda: self._digest(self._inputs.named[name], path))
             case FromStage():
                 return origin
             case FromImage(reference):
                 return self._image(reference)
+
+    def _digest(self, tree: ContextTree, path: str) -> str:
+        return digest(tree, path, mode_mask=CONTEXT_MODES)
+
+    def _once(self, what: Hashable, read: Callable[[], str]) -> str:
+        """`read()`, once for each `what`: many steps may read the same large context."""
+        with self._lock:
+            known = self._known.get(what)
+            mine = known is None
+            if known is None:
+                known = self._known[what] = Future()
+        if mine:
+            try:
+                known.set_result(read())
+            except BaseException as error:
+                known.set_exception(error)
+        return known.result()
 
     def _image(self, reference: str) -> str:
         if reference == SCRATCH:
@@ -212,7 +232,9 @@ class _Reader:
                 return origin
             case FromImage(reference):
                 return self._image(reference)
-        return selection_digest(tree, selection, step.location, place, CONTEXT_MODES)
+        return self._once(
+            (step.origin, selection), lambda: selection_digest(tree, selection, step.location, place, CONTEXT_MODES)
+        )
 
     def _add(self, step: AddStep) -> Iterator[tuple[str, Part]]:
         flags = (step.checksum, str(step.keep_git_dir), str(step.unpack))
@@ -233,9 +255,8 @@ class _Reader:
                 )
 
     def _git(self, reference: GitReference) -> str:
-        if self._sources.git_commit is None:
-            return digest(ContextTree(self._inputs.fetch_git(reference)), "")
-        return self._sources.git_commit(reference)
+        tip = self._sources.git_tip(reference) if self._sources.git_tip is not None else ""
+        return tip or digest(ContextTree(self._inputs.fetch_git(reference)), "")
 
     def _download(self, url: str) -> str:
         """The server's own word for the content, or else its digest."""

@@ -64,6 +64,20 @@ def checkout(
             raise explained(failure, address, git.credential) from failure
 
 
+def tip_of(address: GitAddress, settings: FetchSettings) -> str:
+    """The object (commit or annotated tag) that `address` names on the server now, found without fetching it.
+
+    Raises ContextError.
+    """
+    with tempfile.TemporaryDirectory(prefix="limpet-git-") as scratch:
+        git = Git(address, settings, Path(scratch))
+        try:
+            wanted = _wanted(git, Path(scratch))
+        except GitFailed as failure:
+            raise explained(failure, address, git.credential) from failure
+    return wanted.ref if wanted.is_commit else wanted.tip
+
+
 def _checkout(git: Git, into: Path, scratch: Path, keep_git_dir: bool, submodules: bool) -> Checkout:
     address, limits = git.address, git.settings.limits
     wanted = _wanted(git, scratch)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.layer.writer import LayerFormat
@@ -223,6 +223,7 @@ class TestContexts:
 
     FILES = st.dictionaries(st.sampled_from(["a", "b", "d/a", "d/b"]), st.text("xy", max_size=2), min_size=1)
 
+    @settings(deadline=None)
     @given(FILES, FILES)
     def test_keys_are_equal_only_if_the_files_are(
         self, tmp_path_factory: pytest.TempPathFactory, one: Mapping[str, str], two: Mapping[str, str]

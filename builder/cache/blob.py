@@ -58,3 +58,5 @@ def _translated(name: str) -> Iterator[None]:
         raise
     except BuildError as error:
         raise CacheDamaged(f"cached layer {name}: {error.message}", transient=error.transient) from error
+    except OSError as error:
+        raise CacheDamaged(f"cached layer {name}: {error.strerror or error}") from error

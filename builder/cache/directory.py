@@ -44,15 +44,18 @@ class DirectoryCache:
     def get(self, key: CacheKey) -> Entry | None:
         """See LayerCache."""
         directory = self.path / key.value
-        if not directory.is_dir():
-            return None
         try:
+            if not directory.is_dir():
+                return None
             entry = read(directory)
             with entry.layer.blob.open() as stream:
                 while stream.read(BUFFER):
                     pass
         except BuildError as error:
             self._complain(f"cache entry {directory} is not used: {error.message}")
+            return None
+        except OSError as error:
+            self._complain(f"the cache {self} cannot be read: {error.strerror or error}")
             return None
         with contextlib.suppress(OSError):  # a cache that can only be read is a cache, too
             os.utime(directory)
@@ -85,6 +88,9 @@ class DirectoryCache:
             os.replace(partial, self.path / RECORDS / name.value)
         except OSError as error:
             self._complain(f"cannot write the cache {self}: {error.strerror or error}")
+
+    def stop(self) -> None:
+        """See LayerCache: copying a layer takes no time that matters."""
 
     def _put(self, directory: Path, entry: Entry, text: str) -> None:
         scratch = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self.path))

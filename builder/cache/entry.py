@@ -115,6 +115,10 @@ class LayerCache(Protocol):
         """Keep `data` under `name`, in place of what is there."""
         ...
 
+    def stop(self) -> None:
+        """What is being written ends soon, well or not."""
+        ...
+
 
 class NoCache:
     """A store that is always empty."""
@@ -129,6 +133,9 @@ class NoCache:
         return None
 
     def put_record(self, name: CacheKey, data: bytes) -> None:
+        pass
+
+    def stop(self) -> None:
         pass
 
 
@@ -149,6 +156,9 @@ class WriteOnly:
 
     def put_record(self, name: CacheKey, data: bytes) -> None:
         self.cache.put_record(name, data)
+
+    def stop(self) -> None:
+        self.cache.stop()
 
     def __str__(self) -> str:
         return str(self.cache)

@@ -39,20 +39,31 @@ RECORD_PREFIX = "build-"
 class RepositoryCache:
     """Entries in the repository of `reference`. Thread-safe. A context manager: leaving it ends its uploads."""
 
-    def __init__(self, reference: Reference, registries: Registries, listener: Listener) -> None:
-        """`registries` are the build's: layers that another of its repositories has are mounted, not sent."""
-        self._repository = registries.repository(reference, "push")
+    def __init__(
+        self, reference: Reference, registries: Registries, listener: Listener, *, writable: bool = True
+    ) -> None:
+        """`registries` are the build's: layers that another of its repositories has are mounted, not sent.
+
+        A cache that is not to be written is asked for with no more rights than reading needs.
+        """
+        actions = "" if writable else "pull"
         self._registries = registries
         self._listener = listener
         self._complain = Complaints(listener)
-        self._readable = self._writable = True
+        self._readable, self._writable = True, writable
         hasty = _hasty(registries.settings)
-        self._asked = registries.with_settings(hasty).repository(reference, "push")
-        writing = registries.with_settings(replace(hasty, retries=2))
-        self._uploader = Uploader(writing, writing.repository(reference, "push"))
+        self._asked = registries.with_settings(hasty).repository(reference, "push").for_actions(actions)
+        moving = registries.with_settings(replace(hasty, retries=2, read_timeout=10))
+        self._repository = moving.repository(reference, "push").for_actions(actions)
+        self._uploader = Uploader(moving, self._repository)
 
     def __str__(self) -> str:
         return str(self._repository)
+
+    def stop(self) -> None:
+        """See LayerCache."""
+        self._writable = False
+        self._uploader.repository.transport.exchange.cancel()
 
     def close(self, *, cancel: bool) -> None:
         """End what is under way; with `cancel`, at once."""
@@ -154,5 +165,5 @@ def read_record(manifest: Index | Manifest) -> bytes:
 def _hasty(settings: RegistrySettings) -> RegistrySettings:
     """A cache that keeps the build waiting is worth nothing."""
     return replace(
-        settings, retries=0, push_retries=0, connect_timeout=4, read_timeout=5, longest_pause=2, commit_timeout=60
+        settings, retries=0, push_retries=0, connect_timeout=4, read_timeout=5, longest_pause=2, commit_timeout=30
     )

@@ -24,6 +24,7 @@ from builder.cli.session import Sources, fetch_sources, make_plans
 from builder.cli.settings import OutputSettings, Settings, settings_of
 from builder.cli.wiring import (
     git_checkouts,
+    git_tips,
     local_store,
     registries,
     source_times,
@@ -122,8 +123,6 @@ def _build(
         plans = make_plans(settings, sources, images, output, source_times(work, env, output))
         if settings.output.print_plan:
             print(render_text(plans), flush=True)
-        stages = stages_of(plans)
-        output.tell(BuildStarted(len(stages), sum(len(stage.steps) for stage in stages)))
         allowed.result()
         # The epoch and the hostname come from the command line: they are the same for every platform.
         stage = stage_settings(settings.image, settings.build.ignore_paths, plans[0].epoch)
@@ -143,6 +142,8 @@ def _build(
                 destination.prepare(layer)
 
         def carry_out(reuse: Sequence[Reuse]) -> None:
+            stages = stages_of(plans, reuse)
+            output.tell(BuildStarted(len(stages), sum(len(stage.steps) for stage in stages)))
             built = build(
                 plans,
                 images.image,
@@ -173,7 +174,7 @@ def _build(
         if cache is None or not settings.cache.enabled:
             carry_out(())
         else:
-            keys = KeySources(inputs(lambda: False), images.image, stage)
+            keys = KeySources(inputs(lambda: False), images.image, stage, git_tips(work, env, output))
             with_cache(plans, keys, cache, settings, output, carry_out, write_meanwhile=isolation.concurrent)
         if mounts is not None and settings.cache.write:
             mounts.send()

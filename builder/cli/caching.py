@@ -33,7 +33,8 @@ def layer_cache(
     elif asked.repository.startswith(SCHEME):
         yield DirectoryCache(cache_directory(asked.repository), listener)
     else:
-        cache = RepositoryCache(cache_reference(asked.repository, destinations), client, listener)
+        reference = cache_reference(asked.repository, destinations)
+        cache = RepositoryCache(reference, client, listener, writable=asked.write)
         try:
             yield cache
         except BaseException:

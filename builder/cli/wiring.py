@@ -29,12 +29,14 @@ from builder.registry.artifact import pull_artifact
 from builder.registry.credentials.chain import Credentials
 from builder.registry.registries import Registries
 from builder.stage import StageSettings
+from builder.step_keys import GitTip
 from builder.steps.add import FetchGit
 from builder.steps.download import last_modified
 from builder.store.store import Store, open_store
 from context_sources.authorities import in_one_file
 from context_sources.fetch import fetch
-from context_sources.git import Checkout, checkout
+from context_sources.git import Checkout, checkout, tip_of
+from context_sources.git_address import GitAddress
 from context_sources.git_address import parse as parse_git_address
 
 
@@ -176,6 +178,11 @@ def source_times(work: Path, env: Mapping[str, str], listener: Listener) -> Reso
     return time_of
 
 
+def git_tips(work: Path, env: Mapping[str, str], listener: Listener) -> GitTip:
+    """What cache keys know a git repository by."""
+    return lambda reference: tip_of(_git_address(reference), _git_settings(work, env, listener))
+
+
 def _git_settings(work: Path, env: Mapping[str, str], listener: Listener) -> sources.FetchSettings:
     return sources.FetchSettings(
         environment=in_one_file(env, work / "git-authorities.pem"),
@@ -184,10 +191,14 @@ def _git_settings(work: Path, env: Mapping[str, str], listener: Listener) -> sou
     )
 
 
-def _check_out(reference: GitReference, work: Path, settings: sources.FetchSettings) -> Checkout:
+def _git_address(reference: GitReference) -> GitAddress:
     address = parse_git_address(reference.remote)
+    return replace(address, ref=reference.ref, checksum=reference.checksum, subdir=reference.subdir)
+
+
+def _check_out(reference: GitReference, work: Path, settings: sources.FetchSettings) -> Checkout:
     return checkout(
-        replace(address, ref=reference.ref, checksum=reference.checksum, subdir=reference.subdir),
+        _git_address(reference),
         Path(tempfile.mkdtemp(prefix="git-", dir=work)),
         settings,
         keep_git_dir=bool(reference.keep_git_dir),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urljoin
 
 import requests
@@ -27,6 +27,11 @@ class Repository:
 
     transport: Transport
     name: str
+    actions: str = ""  # what tokens must allow, "" for what the direction needs
+
+    def for_actions(self, actions: str) -> Repository:
+        """The same repository, asked for with tokens that allow `actions`."""
+        return replace(self, actions=actions)
 
     def __str__(self) -> str:
         return f"{self.transport.registry}/{self.name}"
@@ -151,13 +156,13 @@ class Repository:
     ) -> requests.Response:
         """Transport.send for this repository. `path` is below it, absolute, or a URL.
 
-        `actions` is what the token must allow, by default what the direction needs; `also_pull` names another
+        `actions` is what the token must allow, by default what the repository says; `also_pull` names another
         repository to read from.
         """
         if not path.startswith("/") and "://" not in path:
             head, _, last = path.rpartition("/")
             path = f"/v2/{self.name}/{head}/{quote(last, safe=':?=&%')}"
-        actions = actions or ("pull,push" if self.transport.direction == "push" else "pull")
+        actions = actions or self.actions or ("pull,push" if self.transport.direction == "push" else "pull")
         scopes = [f"repository:{self.name}:{actions}"]
         if also_pull:
             scopes.append(f"repository:{also_pull}:pull")

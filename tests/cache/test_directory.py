@@ -116,6 +116,13 @@ def test_what_cannot_be_written_is_said_once(tmp_path: Path, told: Told) -> None
     assert "cannot write the cache" in told.warnings[0]
 
 
+def test_one_that_cannot_be_read_is_empty(tmp_path: Path, told: Told) -> None:
+    cache = DirectoryCache(tmp_path / ("x" * 300), told)  # a name that no file can have
+    assert cache.get(KEY) is None
+    cache.put(KEY, ENTRY, "RUN make")
+    assert len(told.warnings) == 1
+
+
 def test_many_writers_of_one_key_leave_one_whole_entry(cache: DirectoryCache, told: Told) -> None:
     entries = [Entry(layer({"file": bytes([number]) * 5000}), ENTRY.created, "") for number in range(8)]
     threads = [threading.Thread(target=cache.put, args=(KEY, entry, "")) for entry in entries for _ in range(3)]

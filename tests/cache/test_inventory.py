@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.cache import CacheKey, Entry
@@ -187,6 +187,7 @@ ITEMS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(ITEMS, st.floats(0, 99) | st.none(), st.integers(0, 30), st.booleans(), st.sets(st.just("a" * 64)))
 def test_laws_of_pruning(
     items: list[Item], older_than: float | None, size: int, unreferenced: bool, keys: set[str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.cache import CacheKey
@@ -14,11 +14,13 @@ def bytes_of(parts: list[str | bytes]) -> list[bytes]:
     return [part.encode() if isinstance(part, str) else part for part in parts]
 
 
+@settings(deadline=None)
 @given(PARTS, PARTS)
 def test_two_lists_have_one_key_only_if_they_are_equal(one: list[str | bytes], two: list[str | bytes]) -> None:
     assert (CacheKey.of(*one) == CacheKey.of(*two)) is (bytes_of(one) == bytes_of(two))
 
 
+@settings(deadline=None)
 @given(PARTS, PARTS)
 def test_where_a_step_ends_counts(one: list[str | bytes], two: list[str | bytes]) -> None:
     assert CacheKey.of(*one).extend(*two) != CacheKey.of(*one, *two)

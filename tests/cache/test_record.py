@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.cache.record import BuildRecord, RecordedStage, RecordedStep, shortened, why_missed
@@ -14,6 +14,7 @@ INPUTS = st.dictionaries(TEXTS, TEXTS, max_size=3)
 STAGES = st.builds(RecordedStage, INPUTS, st.lists(st.builds(RecordedStep, TEXTS, TEXTS, INPUTS)).map(tuple))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(TEXTS, STAGES, max_size=3))
 def test_what_is_written_is_read(stages: dict[str, RecordedStage]) -> None:
     assert BuildRecord.decode(BuildRecord(stages).encode()) == BuildRecord(stages)

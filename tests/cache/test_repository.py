@@ -20,8 +20,10 @@ from builder.registry.registries import Registries
 from builder.registry.settings import RegistrySettings
 from tests.cache.conftest import Told
 from tests.images import layer, noise
+from tests.servers.certificates import Authority
 from tests.servers.front import Answer, Corrupt, DropAnswer, Front, Trouble
 from tests.servers.registry import RegistryServer, docker_registry
+from tests.servers.tokens import token_server
 
 KEY = CacheKey.of("key")
 KEYS = [CacheKey.of(name) for name in "abcdef"]
@@ -35,11 +37,11 @@ def cache_at(tmp_path: Path, told: Told) -> Iterator[Open]:
     """Caches in repositories; each with connections of its own."""
     with contextlib.ExitStack() as stack:
 
-        def make(reference: str, environ: dict[str, str] | None = None, **settings: Any) -> RepositoryCache:
+        def make(reference: str, environ: dict[str, str] | None = None, *, writable: bool = True) -> RepositoryCache:
             variables = {"HOME": str(tmp_path), **(environ or {})}
-            registries = Registries(RegistrySettings(**settings), Credentials(variables), variables)
+            registries = Registries(RegistrySettings(), Credentials(variables), variables)
             stack.callback(registries.close)
-            cache = RepositoryCache(Reference.parse(reference), registries, told)
+            cache = RepositoryCache(Reference.parse(reference), registries, told, writable=writable)
             stack.callback(cache.close, cancel=True)
             return cache
 
@@ -232,6 +234,32 @@ def test_one_with_a_login(cache_at: Open, name: str, told: Told, tmp_path: Path)
         cache.put(KEY, ENTRY, "RUN make")
         assert cache.get(KEY) == ENTRY
     assert len(told.warnings) == 1
+
+
+def test_one_that_is_only_read_asks_for_no_more(cache_at: Open, name: str, told: Told, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    with token_server(authority.server("signer")) as tokens:
+        tokens.passwords = {"writer": "password"}
+        tokens.may = {"": {name: "pull"}, "writer": {name: "pull,push"}}
+        with docker_registry(tmp_path / "registry", token=tokens.auth) as private:
+            config = {"auths": {private.host: {"username": "writer", "password": "password"}}}
+            writer = cache_at(f"{private.host}/{name}", {"DOCKER_AUTH_CONFIG": json.dumps(config)})
+            writer.put(KEY, ENTRY, "RUN make")
+            tokens.asked.clear()
+            reader = cache_at(f"{private.host}/{name}", writable=False)
+            assert reader.get(KEY) == ENTRY
+            reader.put(KEYS[0], ENTRY, "RUN make")
+            assert {scope for asked in tokens.asked for scope in asked.scopes} == {f"repository:{name}:pull"}
+            assert writer.get(KEYS[0]) is None
+    assert told.warnings == []
+
+
+def test_what_is_being_written_can_be_stopped(cache_at: Open, shop: Front, name: str, told: Told) -> None:
+    cache = cache_at(f"{shop.host}/{name}")
+    cache.stop()
+    cache.put(KEY, ENTRY, "RUN make")
+    assert shop.count("POST") == 0
+    assert told.warnings == []
 
 
 def test_records_are_kept_beside_entries(cache_at: Open, server: RegistryServer, name: str, told: Told) -> None:

@@ -10,75 +10,31 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from builder.cache import CacheKey, Entry, LayerCache
-from builder.cache.record import BuildRecord, RecordedStage, RecordedStep, shortened, why_missed
+from builder.cache.record import BuildRecord, why_missed
 from builder.errors import BuildError, ImageError
 from builder.events import Listener, Message
 from builder.oci.image import Layer
 from builder.plan import Plan, PlannedStage, StageBase
-from builder.steps.step import (
-    AddStep,
-    BindMount,
-    CacheMount,
-    CopyStep,
-    FromStage,
-    RunStep,
-    Step,
-    WorkdirStep,
+from builder.reuse.results import LayersMade, Results
+from builder.reuse.units import (
+    LayerUnit,
+    PlanKeys,
+    ReuseSettings,
+    makes_layer,
+    record_of,
+    stage_names,
+    stages_read,
+    units_of,
 )
+from builder.steps.step import Step
 
 _LOOKUPS = 16  # requests at once
 _WRITERS = 4
 _ABSENT = "not in the cache"
-
-
-@dataclass(frozen=True, slots=True)
-class ReuseSettings:
-    """`ttl` in seconds; `single_snapshot`: each stage makes one layer. `write_meanwhile`: layers are written to the
-    cache while the build goes on, otherwise at its end."""
-
-    ttl: float = 336 * 3600.0
-    run_layers: bool = True
-    copy_layers: bool = False
-    write: bool = True
-    single_snapshot: bool = False
-    write_meanwhile: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class StepKey:
-    """`inputs` is what the step adds to the key of the step before, by the name that people know it by.
-
-    `stages` says which of them stand for a stage, by its index. `through` stands for the files after the step; it is
-    another than `key` where the layer does not depend on what is below it, and None where that is not known.
-    """
-
-    key: CacheKey
-    through: CacheKey | None
-    inputs: Mapping[str, str] = field(repr=False)
-    stages: Mapping[str, int] = field(default_factory=dict)
-
-    def labelled(self, plan: Plan) -> dict[str, str]:
-        """`inputs` with the stages' own names."""
-        return {
-            f"{name} (stage {plan.stage(self.stages[name]).display})" if name in self.stages else name: value
-            for name, value in self.inputs.items()
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class PlanKeys:
-    """`steps` has a key for each step that makes a layer, by stage and step (from 0); none from the first step on
-    whose inputs cannot be had. `bases` is what decides the keys of a stage before its first step, `ends` the keys
-    that stand for whole stages.
-    """
-
-    steps: Mapping[tuple[int, int], StepKey]
-    bases: Mapping[int, Mapping[str, str]] = field(repr=False)
-    ends: Mapping[int, CacheKey | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +75,11 @@ class Reuse:
         self._listener = listener
         self._layers = layers
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="cache")
-        self._later: list[tuple[int, _Unit, Layer, str]] = []
-        self._units = {stage.index: _units(stage, keys, settings) for stage in plan.stages}
+        self._later: list[tuple[int, LayerUnit, Layer, str]] = []
+        self._units = {stage.index: units_of(stage, keys, settings) for stage in plan.stages}
         self._hits: dict[tuple[int, int], Entry] = {}
         self._reasons: dict[tuple[int, int], str] = {}
-        self._record = _record_of(plan, keys)
+        self._record = record_of(plan, keys)
         self._record_name = CacheKey.of("build", project, str(plan.platform), *map(str, plan.targets))
         self._record_before: bytes | None = None
         self._judge(self._look_up())
@@ -163,6 +119,8 @@ class Reuse:
         for write in () if cancel else self._later:
             self._writers.submit(self._write, *write)
         record = self._record.encode()
+        if cancel:
+            self._cache.stop()
         if self._reasons and self._settings.write and not cancel and record != self._record_before:
             self._writers.submit(self._cache.put_record, self._record_name, record)
         self._writers.shutdown(wait=True, cancel_futures=cancel)
@@ -187,7 +145,7 @@ class Reuse:
 
     def _judge(self, found: Mapping[tuple[int, int], Entry]) -> None:
         """Tell which of what was found can be used."""
-        now, results = datetime.now(UTC), _Results(self._plan, self._units, self._hits, lambda index, number: None)
+        now, results = datetime.now(UTC), Results(self._plan, self._units, self._hits, lambda index, number: None)
         for stage in self._plan.stages:
             for unit in self._units[stage.index]:
                 if not unit.cacheable:
@@ -202,7 +160,7 @@ class Reuse:
                     self._say(f"Using caching version of cmd: {unit.step.text}")
 
     def _reason(
-        self, place: tuple[int, int], unit: _Unit, entry: Entry | None, now: datetime, results: _Results
+        self, place: tuple[int, int], unit: LayerUnit, entry: Entry | None, now: datetime, results: Results
     ) -> str:
         """Why `entry` cannot be used, "" if it can."""
         if unit.key is None:
@@ -228,7 +186,7 @@ class Reuse:
         absent = [place for place, reason in self._reasons.items() if reason == _ABSENT]
         if not self._reasons:
             return
-        before = None
+        before, names = None, stage_names(self._plan)
         self._record_before = self._cache.get_record(self._record_name)
         if self._record_before is not None:
             with contextlib.suppress(ImageError):
@@ -236,7 +194,7 @@ class Reuse:
         for index, number in absent:
             stage = self._plan.stage(index)
             position = sum(makes_layer(step) for step in stage.steps[:number])
-            self._reasons[index, number] = why_missed(self._record, before, stage.display, position)
+            self._reasons[index, number] = why_missed(self._record, before, names[index], position)
 
     def _needed(self) -> frozenset[int]:
         needed: set[int] = set()
@@ -255,7 +213,7 @@ class Reuse:
 
     # --- writing ---
 
-    def _wants(self, unit: _Unit) -> bool:
+    def _wants(self, unit: LayerUnit) -> bool:
         return self._settings.write and ((unit.cacheable and unit.key is not None) or unit.runs)
 
     def _keep(self, index: int, number: int, layer: Future[Layer], created: str) -> None:
@@ -264,7 +222,7 @@ class Reuse:
         if unit.cacheable and unit.key is not None:
             layer.add_done_callback(lambda done: self._submit(index, unit, done, created))
 
-    def _submit(self, index: int, unit: _Unit, layer: Future[Layer], created: str) -> None:
+    def _submit(self, index: int, unit: LayerUnit, layer: Future[Layer], created: str) -> None:
         if layer.cancelled() or layer.exception() is not None:
             return
         if not self._settings.write_meanwhile:
@@ -275,10 +233,10 @@ class Reuse:
         except RuntimeError:
             pass  # the build has ended
 
-    def _write(self, index: int, unit: _Unit, layer: Layer, created: str) -> None:
+    def _write(self, index: int, unit: LayerUnit, layer: Layer, created: str) -> None:
         assert unit.key is not None
         try:
-            results = _Results(self._plan, self._units, self._hits, self._layers.get)
+            results = Results(self._plan, self._units, self._hits, self._layers.get)
             below, copied = results.below_unit(index, unit), results.copied(unit)
         except BuildError:
             return  # a layer that could not be written has no digest; the build fails of it
@@ -291,173 +249,9 @@ class Reuse:
         self._listener.tell(Message(text))
 
 
-class LayersMade:
-    """The layers that RUN steps made in this build, by stage and step. Thread-safe.
-
-    `owners` tells for each stage by which plan it is built; `made` is shared by the plans.
-    """
-
-    def __init__(self, owners: Mapping[int, int], made: dict[tuple[int, int, int], Future[Layer]]) -> None:
-        self._owners = owners
-        self._made = made
-
-    def add(self, index: int, number: int, layer: Future[Layer]) -> None:
-        """`layer` is being made."""
-        self._made[self._owners[index], index, number] = layer
-
-    def get(self, index: int, number: int) -> Layer | None:
-        """The layer, None if there is none. Waits for it; raises what making it raised."""
-        future = self._made.get((self._owners[index], index, number))
-        return None if future is None else future.result()
-
-
-class _Results:
-    """What stands for the results of RUN steps: what a layer was made on, or is to lie on.
-
-    `layer_of` gives the layer of a step (by stage and number) that is no hit; where it has none, there is no result.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        units: Mapping[int, list[_Unit]],
-        hits: Mapping[tuple[int, int], Entry],
-        layer_of: Callable[[int, int], Layer | None],
-    ) -> None:
-        self._plan = plan
-        self._units = units
-        self._hits = hits
-        self._layer_of = layer_of
-        self._of_stages: dict[int, CacheKey | None] = {}
-
-    def below_unit(self, index: int, unit: _Unit) -> CacheKey | None:
-        """The results that the layer of `unit` is made on."""
-        return CacheKey.of("alone") if unit.alone else self.below(index, unit.number)
-
-    def below(self, index: int, number: int) -> CacheKey | None:
-        """The results in the files that step `number` of stage `index` starts from."""
-        base = self._plan.stage(index).base
-        result = self.of_stage(base.index) if isinstance(base, StageBase) else CacheKey.of("results")
-        for unit in self._units[index]:
-            if result is None or unit.number >= number:
-                break
-            result = self._extended(result, index, unit)
-        return result
-
-    def of_stage(self, index: int) -> CacheKey | None:
-        """The results in the files of the whole stage."""
-        if index not in self._of_stages:
-            self._of_stages[index] = self.below(index, len(self._plan.stage(index).steps))
-        return self._of_stages[index]
-
-    def copied(self, unit: _Unit) -> str | None:
-        """The results in the stages that `unit` copies from; "" if it copies from none."""
-        if not unit.copied:
-            return ""
-        results = [self.of_stage(stage) for stage in unit.copied]
-        known = [result.value for result in results if result is not None]
-        return CacheKey.of(*known).value if len(known) == len(results) else None
-
-    def _extended(self, result: CacheKey, index: int, unit: _Unit) -> CacheKey | None:
-        entry = self._hits.get((index, unit.number))
-        if unit.runs:
-            layer = entry.layer if entry is not None else self._layer_of(index, unit.number)
-            return None if layer is None else result.extend("run", layer.diff_id)
-        if unit.copied:
-            copied = entry.copied if entry is not None else self.copied(unit)
-            return None if copied is None else result.extend("copied", copied)
-        return result
-
-
 def no_reuse() -> StageReuse:
     """A stage without a cache."""
     return StageReuse({}, frozenset(), {}, frozenset(), frozenset(), lambda number, layer, created: None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Unit:
-    """A layer that a stage will have: made after step `number`, which is `step`, of it and of the steps it `covers`.
-
-    `runs`: what it is, no key can tell. `copied` are the stages that COPY reads from. `alone`: what is below it does
-    not matter.
-    """
-
-    number: int
-    step: Step
-    covers: range
-    runs: bool
-    copied: tuple[int, ...]
-    cacheable: bool
-    key: StepKey | None
-    alone: bool
-
-
-def _units(stage: PlannedStage, keys: PlanKeys, settings: ReuseSettings) -> list[_Unit]:
-    """The layers of `stage`, from the lowest."""
-    numbers = [number for number, step in enumerate(stage.steps) if makes_layer(step)]
-    if not settings.single_snapshot:
-        return [_unit(stage, number, number, keys, settings) for number in numbers]
-    return [_unit(stage, numbers[-1], numbers[0], keys, settings)] if numbers else []
-
-
-def _unit(stage: PlannedStage, number: int, first: int, keys: PlanKeys, settings: ReuseSettings) -> _Unit:
-    steps = [step for step in stage.steps[first : number + 1] if makes_layer(step)]
-    copied = tuple(
-        step.origin.index for step in steps if isinstance(step, CopyStep) and isinstance(step.origin, FromStage)
-    )
-    runs = any(isinstance(step, RunStep) for step in steps)
-    key = keys.steps.get((stage.index, number))
-    if settings.single_snapshot and key is not None:
-        key = None if key.through is None else replace(key, key=key.through.extend("all at once"))
-    kept = {settings.run_layers if isinstance(step, RunStep | WorkdirStep) else settings.copy_layers for step in steps}
-    return _Unit(
-        number=number,
-        step=stage.steps[number],
-        covers=range(first, number),
-        runs=runs,
-        copied=copied,
-        # A layer of several steps is kept when any of them would be: that of RUN is what takes the time.
-        cacheable=any(kept),
-        key=key,
-        alone=stands_alone(steps[0]) and not settings.single_snapshot,
-    )
-
-
-def _record_of(plan: Plan, keys: PlanKeys) -> BuildRecord:
-    stages = {}
-    for stage in plan.stages:
-        base = dict(keys.bases.get(stage.index, {}))
-        if isinstance(stage.base, StageBase):
-            base[f"stage {plan.stage(stage.base.index).display}"] = str(keys.ends[stage.base.index])
-        steps = []
-        for number, step in enumerate(stage.steps):
-            if makes_layer(step):
-                key = keys.steps.get((stage.index, number))
-                inputs = shortened(key.labelled(plan)) if key is not None else {}
-                name = key.key.value if key is not None else ""
-                steps.append(RecordedStep(step.text, name, inputs, stands_alone(step)))
-        stages[stage.display] = RecordedStage(shortened(base), tuple(steps))
-    return BuildRecord(stages)
-
-
-def makes_layer(step: Step) -> bool:
-    """Whether `step` makes a layer, be it an empty one."""
-    return isinstance(step, CopyStep | AddStep | WorkdirStep | RunStep)
-
-
-def stands_alone(step: Step) -> bool:
-    """Whether the layer of `step` does not depend on what is below it: COPY and ADD with `--link`."""
-    return isinstance(step, CopyStep | AddStep) and step.link and not step.chmod
-
-
-def stages_read(step: Step) -> list[int]:
-    """The stages that `step` reads files of."""
-    origins: list[object] = []
-    if isinstance(step, CopyStep):
-        origins.append(step.origin)
-    if isinstance(step, RunStep):
-        origins += [mount.origin for mount in step.mounts if isinstance(mount, BindMount | CacheMount)]
-    return [origin.index for origin in origins if isinstance(origin, FromStage)]
 
 
 def look_up(
