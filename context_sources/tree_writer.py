@@ -26,10 +26,16 @@ SPECIAL_BITS = 0o7000
 def components(path: bytes, name: str) -> list[bytes]:
     """The parts of a relative path, `.` and empty ones dropped. Raises ContextError for what leads elsewhere."""
     if path.startswith(b"/"):
-        raise ContextError(f"{name}: the path {os.fsdecode(path)} is absolute", "make the archive with relative paths")
+        raise ContextError(
+            f"{name}: the path {os.fsdecode(path)} is absolute",
+            "make the archive with relative paths, e.g. tar -C DIRECTORY -czf context.tar.gz .",
+        )
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise ContextError(f"{name}: the path {os.fsdecode(path)} leads out of the context")
+        raise ContextError(
+            f"{name}: the path {os.fsdecode(path)} leads out of the context",
+            "make the archive inside the context's directory, e.g. tar -C DIRECTORY -czf context.tar.gz .",
+        )
     return parts
 
 
@@ -86,7 +92,8 @@ class TreeWriter:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise
             raise ContextError(
-                f"{self._name}: {os.fsdecode(b'/'.join(parts))} lies below {os.fsdecode(path)}, which is no directory"
+                f"{self._name}: {os.fsdecode(b'/'.join(parts))} lies below {os.fsdecode(path)}, which is no directory",
+                "an archive may not write through its own links: make it anew from the directory",
             ) from error
         self._descriptors[path] = descriptor
         if len(self._descriptors) > KEPT_DESCRIPTORS:

@@ -165,7 +165,19 @@ def _judge(said: bytes, returncode: int) -> None:
         raise IsolationError(f"the sandbox could not be made: {value}")
     code = int(value)
     if code != 0:
-        raise CommandFailed(f"exit code {code}" + _signal_name(code), code=code)
+        raise CommandFailed(f"exit code {code}" + _signal_name(code), _hint(code), code=code)
+
+
+def _hint(code: int) -> str:
+    """What shells and kernels mean by `code`, and where to look."""
+    match code:
+        case 126:
+            return "it is there but cannot be executed: its mode, or a program of another machine"
+        case 127:
+            return "a program was not found: install it in an earlier RUN, or look at PATH"
+        case 137:
+            return "it was killed from outside, most often for memory: give the pod a higher memory limit"
+    return "what the command said is in the lines above; an image of the stage before it (--target) is a place to try it by hand"
 
 
 def _signal_name(code: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from builder.dockerfile import parse_instruction
 from builder.dockerfile.instructions import Instruction
-from builder.errors import DockerfileError
+from builder.errors import BuildError, DockerfileError
 from builder.oci.config import ImageConfig
 from builder.plan.stages import ResolvedStage, StageTable, sources_of, triggers_of
 from builder.plan.values import ExternalImage, ResolveBase, StageBase
@@ -78,7 +78,11 @@ def _node(resolved: ResolvedStage, stages: StageTable, resolve_base: ResolveBase
     image = None
     expressions: tuple[str, ...] = ()
     if isinstance(resolved.source, ExternalImage):
-        image = _config(resolved.source, resolve_base)
+        try:
+            image = _config(resolved.source, resolve_base)
+        except BuildError as error:
+            error.location = error.location or resolved.stage.location
+            raise
         expressions = () if resolved.replaced else image.exec.on_build
     elif isinstance(resolved.source, StageBase):
         expressions = _inherited_triggers(stages.stages[resolved.source.index], resolve_base)

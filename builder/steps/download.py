@@ -221,7 +221,9 @@ def _translated(shown: str) -> Iterator[None]:
         raise ContextError(f"{shown} is not an address", "write it as https://host/path") from error
     except requests.exceptions.RequestException as error:
         raise ContextError(
-            f"{shown}: {_reason(error)}", "is the address right, and can this machine reach it?"
+            f"{shown}: {_reason(error)}",
+            "is the address right, and can this machine reach it?",
+            transient=isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.Timeout),
         ) from error
     except OSError as error:
         raise ContextError(f"{shown}: cannot store the file: {error.strerror}") from error
