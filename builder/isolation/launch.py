@@ -177,7 +177,7 @@ def _hint(code: int) -> str:
             return "a program was not found: install it in an earlier RUN, or look at PATH"
         case 137:
             return "it was killed from outside, most often for memory: give the pod a higher memory limit"
-    return "what the command said is in the lines above; an image of the stage before it (--target) is a place to try it by hand"
+    return "what it said is in the lines above; to try it by hand, build an earlier stage with --target and run that"
 
 
 def _signal_name(code: int) -> str:

@@ -85,6 +85,7 @@ def test_a_base_image_that_does_not_exist(limpet: Builder, registry: RegistrySer
     limpet.dockerfile(f"FROM {registry.host}/{reference}\n")
     log = limpet.fails(f"--destination={registry.host}/derived:1")
     assert f"{registry.host}/{reference}" in log
+    assert "error: Dockerfile:1: " in log
     assert tags(registry.host, "derived") == []
 
 
@@ -351,7 +352,9 @@ class TestArchivesThatWantOut:
         done = limpet(f"--context=tar://{archive}", "--no-push")
         if done.returncode:
             assert done.returncode == 1
-            assert str(archive) in assert_one_error(done.stderr)
+            log = assert_one_error(done.stderr)
+            assert str(archive) in log
+            assert "make" in log.splitlines()[-1]  # the hint
         assert not Path("/tmp/limpet-test-outside").exists()
         assert list(limpet.directory.rglob("outside")) == []
 
@@ -399,6 +402,8 @@ class TestAFailingCommand:
         assert f"2 | >>> RUN echo shown; {command}" in log
         assert "[0 1/2] shown\n" in log
         assert str(code) in log.split("error: ")[1].splitlines()[0]
+        hints = {7: "in the lines above", 127: "install it in an earlier RUN", 137: "memory"}
+        assert hints[code] in log.splitlines()[-1]
         assert tags(registry.host, "failing") == []
 
     def test_a_shell_that_is_not_there(self, limpet: Builder) -> None:
