@@ -47,6 +47,10 @@ from builder.steps.step import (
 class StepWork(Protocol):
     """What instructions do, bound to this build's contexts, stages, images and secrets."""
 
+    def wait(self, step: Step) -> None:
+        """Return when the stages whose files `step` reads are finished. Raises what they raised."""
+        ...
+
     def copy(self, step: CopyStep, destination: Tree) -> list[Change]:
         """The changes that COPY makes to `destination`."""
         ...
@@ -234,9 +238,12 @@ class _Builder:
         if self._shop.stopped():
             raise BuildError("the build was stopped")
         stage, total, tell = self._planned.display, len(self._planned.steps), self._shop.listener.tell
+        reused = number in self._reuse.hits or number in self._reuse.covered
+        if not reused:
+            self._shop.work.wait(step)  # time that other stages need is not this step's
         tell(StepStarted(stage, number + 1, total, step.text))
         started = time.monotonic()
-        if number in self._reuse.hits or number in self._reuse.covered:
+        if reused:
             layer = self._take_over(step, self._reuse.hits.get(number))
             digest, size = (layer.descriptor.digest, layer.descriptor.size) if layer else ("", None)
             tell(StepFinished(stage, number + 1, time.monotonic() - started, True, digest, size))

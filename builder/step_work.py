@@ -19,6 +19,8 @@ from builder.steps.mounts import MountPreparer, Secrets
 from builder.steps.run import run_process
 from builder.steps.step import (
     AddStep,
+    BindMount,
+    CacheMount,
     CopyStep,
     FromContext,
     FromImage,
@@ -26,6 +28,7 @@ from builder.steps.step import (
     FromStage,
     Origin,
     RunStep,
+    Step,
     WorkdirStep,
 )
 from builder.steps.workdir import workdir_changes
@@ -54,6 +57,15 @@ class StepWorkOf:
         self._results = results
         self._settings = CopySettings(inputs.created, unknown_owners_are_root=inputs.unknown_owners_are_root)
         self._preparer = MountPreparer(self._context, self._directory, inputs.secrets, inputs.caches, inputs.work_dir)
+
+    def wait(self, step: Step) -> None:
+        """Return when the stages whose files `step` reads are finished. Raises what they raised."""
+        origins: list[Origin | None] = [step.origin] if isinstance(step, CopyStep) else []
+        if isinstance(step, RunStep):
+            origins = [mount.origin for mount in step.mounts if isinstance(mount, BindMount | CacheMount)]
+        for origin in origins:
+            if isinstance(origin, FromStage):
+                self._results.files(origin)
 
     def copy(self, step: CopyStep, destination: Tree) -> list[Change]:
         """See builder.steps.copy.copy_changes."""

@@ -73,3 +73,10 @@ def test_layers_that_nobody_reads_are_not_written(limpet: Builder) -> None:
     assert _files(out) == {"1": 2, "2": 2}
     written = [line for line in done.stderr.splitlines() if ", layer of " in line]
     assert [line.partition("] [")[2].partition(" ")[0] for line in written] == ["first", "2"]
+
+
+def test_a_step_starts_when_what_it_reads_is_there(limpet: Builder) -> None:
+    """Its time is its own, not what another stage takes."""
+    limpet.dockerfile("FROM base AS first\nRUN sleep 0.1\nFROM base\nRUN --mount=from=first,target=/first sleep 0.1\n")
+    log = limpet("--no-push").stderr
+    assert log.index("] RUN sleep 0.1") < log.index("] RUN --mount=from=first")
