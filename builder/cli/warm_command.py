@@ -82,7 +82,12 @@ class Warmer:
         if again:
             left = [image for image in left if attempt(self.images.forget, image)]
         with ThreadPoolExecutor(_IMAGES, thread_name_prefix="warm") as pool:
-            return len(wanted) - sum(pool.map(lambda image: attempt(self.warm, image), left))
+            try:
+                return len(wanted) - sum(pool.map(lambda image: attempt(self.warm, image), left))
+            except BaseException:
+                self.store.stop()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def warm(self, wanted: ExternalImage) -> None:
         """Store one image: its documents, its layers packed and, if builds here use them so, unpacked, and indexes.

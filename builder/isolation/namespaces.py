@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from builder.events import Listener
+from builder.events import Listener, Message
 from builder.isolation import Process, Root, syscalls
 from builder.isolation.enter import Entered
 from builder.isolation.fake_ids import faked_ids
@@ -83,8 +83,13 @@ class Namespaces:
         faked = RecordedOwners() if ground.entered.single_id else None
         self._owners: Owners = faked or RealOwners()
         self._runner = NamespaceRunner(abilities(ground, self._kind), faked)
-        usable = kept is not None and ground.overlay and self._can_share(kept.directory)
-        layers = kept.layers(_form(ground.entered, self._kind)) if kept is not None and usable else None
+        layers = None
+        if kept is not None:
+            reason = self._why_not_shared(kept.directory)
+            if reason and listener is not None:
+                text = f"unpacked layers of {kept.directory} are not used: {reason}"
+                listener.tell(Message(text))
+            layers = kept.layers(_form(ground.entered, self._kind)) if not reason else None
         self._keeps = layers is not None
         self._store = LayerStore(work_dir, self._kind.xattr, self._owners, not_applied, layers, listener)
 
@@ -101,11 +106,14 @@ class Namespaces:
         except NeedsLayersBelow:
             return False
 
-    def _can_share(self, directory: Path) -> bool:
-        """Whether layers that lie in `directory` can be lower directories of roots in the work directory."""
+    def _why_not_shared(self, directory: Path) -> str:
+        """Why layers in `directory` cannot be lower directories of roots in the work directory, "" when they can."""
+        if not self._ground.overlay:
+            return "the work directory cannot carry an overlay"
         if self._owners.recorded and os.stat(directory).st_dev != os.stat(self._work_dir).st_dev:
-            return False  # see RecordedOwners: inode numbers of two file systems could be the same
-        return not try_overlay_on(directory, self._work_dir, self._kind)
+            # See RecordedOwners: inode numbers of two file systems could be the same.
+            return "with one user id only, the work directory has to be on the same file system"
+        return try_overlay_on(directory, self._work_dir, self._kind)
 
     @contextmanager
     def open_root(self, image: Image) -> Iterator[Root]:

@@ -17,6 +17,8 @@ from builder.isolation.container import Place, mounts, own_directory, why_not_th
 from builder.isolation.enter import IdMap, enter
 from builder.isolation.overlay import OverlayKind
 
+PROBE = ".probe-"  # how the names of directories begin that are tried in a place which others use, too
+
 
 @dataclass(frozen=True, slots=True)
 class NamespacesProbe:
@@ -128,7 +130,7 @@ def try_overlay_on(directory: Path, work_dir: Path, kind: OverlayKind) -> str:
     lower = directory
     try:
         if os.access(directory, os.W_OK):
-            lower = Path(tempfile.mkdtemp(prefix=".probe-", dir=directory))
+            lower = Path(tempfile.mkdtemp(prefix=PROBE, dir=directory))
             (lower / "there").mkdir()
         return _try_overlay(place, kind, lower)
     except OSError as error:

@@ -17,6 +17,7 @@ import errno
 import json
 import os
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from builder.store.locks import lock_exclusive, lock_new, lock_shared
 
 PARTIAL = "partial"
 OTHERS = ("names", "mounts")  # directories of the root that hold no entries
+_PATIENCE = 120.0  # seconds: a build may be frozen with its node
 _POLL = 0.05  # seconds between two looks at a lock: a waiting flock could not be interrupted
 
 
@@ -101,12 +103,13 @@ class Entries:
     def make(self, kind: str, name: str, *, wait: bool) -> Making | Entry | None:
         """The means to make an entry, or the entry when somebody else made it meanwhile.
 
-        With `wait`, whoever makes it now is waited for. None when that is not to be, or nothing can be written.
-        Raises BuildError when `stop` is called.
+        With `wait`, whoever makes it now is waited for, but not for ever. None when that is not to be, or nothing can
+        be written. Raises BuildError when `stop` is called.
         """
         if not self.writable:
             return None
         partial = self.root / PARTIAL / f"{kind}.{name}"
+        patience = time.monotonic() + _PATIENCE
         try:
             partial.parent.mkdir(exist_ok=True)
             while (descriptor := lock_new(_lock_of(partial))) is None:
@@ -114,6 +117,9 @@ class Entries:
                     return None
                 if self._stopped.wait(_POLL):
                     raise BuildError("the build was stopped")
+                if time.monotonic() > patience:
+                    self._tell(partial.name, f"{partial} has been in the making for long: it is not waited for")
+                    return None
             making = Making(self, kind, name, partial, descriptor)
             entry = self.open(kind, name)
             if entry is not None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.isolation.probe import PROBE
+from builder.isolation.removal import remove_tree
 from builder.store.cache_mounts import CacheSlot, cache_slots
 from builder.store.entries import OTHERS, PARTIAL, remove_dead_partial, remove_removed, remove_unused
 from builder.store.images import KIND as IMAGES
@@ -60,6 +63,10 @@ def prune(root: Path, *, size: int | None = None, unused_since: float | None = N
 
 def remove_leftovers(root: Path) -> None:
     """Remove what killed builds left half-made or half-removed. Raises OSError."""
+    for path in (*(root / NAMES).glob(".*"), *root.glob(f"{PROBE}*")):
+        # They live for moments, and have no lock that would tell whose they are.
+        if path.lstat().st_mtime < time.time() - 3600:
+            remove_tree(path) if path.is_dir() else path.unlink()
     partial = root / PARTIAL
     if not partial.is_dir():
         return

@@ -8,6 +8,7 @@ import random
 import signal
 import site
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -242,7 +243,7 @@ def test_a_store_that_is_full(shop: Shop, mounts: Callable[..., None]) -> None:
 def _many_files() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for number in range(20000):
+        for number in range(8000):
             member = tarfile.TarInfo(f"many/{number % 100}/{number}")
             member.size = 1024
             archive.addfile(member, io.BytesIO(random.randbytes(1024)))
@@ -391,3 +392,33 @@ COPY --from={own.registry.host}/tool:1 /bin/busybox /
     (next((own.store / "mounts").glob("*/0")) / "open").touch()
     _, log = process.communicate()
     assert process.returncode == 3, log
+
+
+def test_a_signal_ends_waiting_for_another_build(shop: Shop, tmp_path: Path) -> None:
+    busybox.write_layout(tmp_path / "large", _many_files())
+    push(tmp_path / "large", shop.registry, f"{shop.name}:large")
+    shop.limpet.dockerfile(f"FROM {shop.base}:large\nRUN true\n")
+    frozen = shop.limpet.start(*shop.arguments())
+    while not list(shop.store.glob(f"{PARTIAL}/layers-*/tree/many/50")):
+        assert frozen.poll() is None, frozen.communicate()
+        time.sleep(0.001)
+    frozen.send_signal(signal.SIGSTOP)
+    work = tmp_path / "other"
+    build = shop.limpet.command(*shop.arguments())
+    warm = [sys.executable, "-m", "builder", "warm", f"--image={shop.base}:large", f"--cache-dir={shop.store}"]
+    for command in (build, warm):
+        command.append(f"--work-dir={work}")
+        waiting = subprocess.Popen(
+            command, cwd=CHECKOUT, env=shop.limpet.environment(), stderr=subprocess.PIPE, text=True
+        )
+        while not list(work.glob("limpet-*/layers")):
+            assert waiting.poll() is None, waiting.communicate()
+            time.sleep(0.01)
+        time.sleep(1)  # by then it asks for the lock that the frozen one has
+        waiting.send_signal(signal.SIGTERM)
+        _, log = waiting.communicate()
+        assert waiting.returncode == 143, log
+        assert os.listdir(work) == []
+    frozen.send_signal(signal.SIGCONT)
+    _, log = frozen.communicate()
+    assert frozen.returncode == 0, log
