@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: help setup demo test lint bench image catalog clean
+.PHONY: help setup demo test lint bench differential image catalog clean
 
 help:
 	@echo "make demo   build examples/hello with Limpet, push it to a local registry, and run it"
@@ -10,6 +10,7 @@ help:
 	@echo "make image  build the executor image into .cache/image/executor (scripts/image.sh pushes it)"
 	@echo "make catalog  write catalog/ from task/"
 	@echo "make bench  compare with buildah (minutes)"
+	@echo "make differential KANIKO=/path/to/executor  compare with kaniko, file by file (minutes)"
 	@echo "make clean  remove what these commands made"
 
 setup:
@@ -32,6 +33,9 @@ catalog: setup
 
 bench: setup
 	@$(VENV)/bin/python benchmarks/run.py
+
+differential: setup
+	@$(VENV)/bin/python -m tests.kaniko.differential --executor $(KANIKO)
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
