@@ -25,7 +25,7 @@ from builder.layer.squash import squash
 from builder.layer.writer import LayerFormat, write_layer
 from builder.oci.config import History
 from builder.oci.image import Image, Layer
-from builder.plan import Base, ImageBase, PlannedStage, ScratchBase, StageBase
+from builder.plan import PlannedStage, StageBase
 from builder.reuse import StageReuse, makes_layer, no_reuse
 from builder.rootfs.entry import Change
 from builder.rootfs.layered import LayeredTree
@@ -198,8 +198,7 @@ class _Builder:
         planned, tell = self._planned, self._shop.listener.tell
         started = time.monotonic()
         base_index = planned.base.index if isinstance(planned.base, StageBase) else -1
-        base_name = _name_of(planned.base, self._shop.names)
-        tell(StageStarted(planned.display, base_name, len(planned.steps), planned.index, base_index))
+        tell(StageStarted(planned.display, planned.base_name, len(planned.steps), planned.index, base_index))
         last_layer = max((n for n, step in enumerate(planned.steps) if makes_layer(step)), default=-1)
         first_own = max(self._reuse.hits.keys() - self._reuse.alone, default=-1) + 1
         for number, step in enumerate(planned.steps):
@@ -406,16 +405,6 @@ class _Builder:
         for changes in self._changes:
             tree = tree.apply(self._changes_of(changes, contents=True))
         return tree
-
-
-def _name_of(base: Base, names: Mapping[int, str]) -> str:
-    match base:
-        case StageBase(index):
-            return names[index]
-        case ImageBase():
-            return base.reference
-        case ScratchBase():
-            return "scratch"
 
 
 def _now() -> str:

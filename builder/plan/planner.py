@@ -192,6 +192,7 @@ def _planned(
         index=node.resolved.index,
         name=stage.name,
         display=node.resolved.display,
+        base_name=node.resolved.written,
         text=one_line(stage.code),
         location=stage.location,
         base=_base(node),

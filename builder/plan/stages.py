@@ -34,10 +34,12 @@ StageSource = ScratchBase | StageBase | ExternalImage | DirectoryBase
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedStage:
-    """A FROM with its variables expanded. A stage that a named context replaces has no commands."""
+    """A FROM with its variables expanded: `written` is what it names. A stage that a named context replaces has no
+    commands."""
 
     index: int
     stage: Stage
+    written: str
     source: StageSource
     platform: Platform | None  # of --platform
     replaced: bool = False
@@ -149,7 +151,14 @@ def resolve_stages(
         replacement = _named_context(stage.name, options, platform or options.platform) if stage.name else None
         source = replacement or _stage_source(base.text, stages, options, platform or options.platform, stage.location)
         stages.append(
-            ResolvedStage(index=index, stage=stage, source=source, platform=platform, replaced=replacement is not None)
+            ResolvedStage(
+                index=index,
+                stage=stage,
+                written=base.text,
+                source=source,
+                platform=platform,
+                replaced=replacement is not None,
+            )
         )
     return StageTable(tuple(stages), options)
 

@@ -104,7 +104,8 @@ Base = ScratchBase | ImageBase | StageBase
 class PlannedStage:
     """A stage to build: start from `base` with `start`, take the `steps` in order, end with `final`.
 
-    `index` counts the FROMs of the Dockerfile from 0; `display` names the stage for people. `platform` is what
+    `index` counts the FROMs of the Dockerfile from 0; `display` names the stage for people, and `base_name` what it
+    stands on, as FROM has it. `platform` is what
     its image configuration says. `final` differs from the last step's configuration by the command line's labels.
     `dependencies` are the indexes of the stages that must be finished before: by FROM, COPY or a mount.
     `images` are what COPY and mounts read besides the base; `contexts` the named contexts that are directories.
@@ -113,6 +114,7 @@ class PlannedStage:
     index: int
     name: str
     display: str
+    base_name: str
     text: str
     location: Location
     base: Base
