@@ -7,6 +7,7 @@ writers of any number of builds need no locks, and what a killed build left half
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from builder.cache.blob import CachedBlob
 from builder.cache.complaints import Complaints
-from builder.cache.entry import Entry, layer_of, read_entry
+from builder.cache.entry import Entry, Replacing, always, layer_of, read_entry
 from builder.cache.key import CacheKey
 from builder.errors import BuildError, ImageError
 from builder.events import Listener
@@ -37,6 +38,7 @@ class DirectoryCache:
     def __init__(self, path: Path, listener: Listener) -> None:
         self.path = path
         self._complain = Complaints(listener)
+        self._damaged: set[CacheKey] = set()
 
     def __str__(self) -> str:
         return f"{SCHEME}{self.path}"
@@ -52,6 +54,7 @@ class DirectoryCache:
                 while stream.read(BUFFER):
                     pass
         except BuildError as error:
+            self._damaged.add(key)
             self._complain(f"cache entry {directory} is not used: {error.message}")
             return None
         except OSError as error:
@@ -61,15 +64,20 @@ class DirectoryCache:
             os.utime(directory)
         return entry
 
-    def put(self, key: CacheKey, entry: Entry, text: str) -> None:
+    def put(self, key: CacheKey, entry: Entry, text: str, replacing: Replacing = always) -> bool:
         """See LayerCache."""
+        directory = self.path / key.value
         try:
+            with contextlib.suppress(ImageError):
+                if key not in self._damaged and not replacing(read(directory)):
+                    return False
             self.path.mkdir(parents=True, exist_ok=True)
-            self._put(self.path / key.value, entry, text)
+            return self._put(directory, entry, text)
         except OSError as error:
             self._complain(f"cannot write the cache {self}: {error.strerror or error}")
         except BuildError as error:
             self._complain(f"cannot write the cache {self}: {error.message}")
+        return False
 
     def get_record(self, name: CacheKey) -> bytes | None:
         """See LayerCache."""
@@ -84,6 +92,7 @@ class DirectoryCache:
             (self.path / RECORDS).mkdir(parents=True, exist_ok=True)
             handle, partial = tempfile.mkstemp(prefix=PARTIAL, dir=self.path)
             with os.fdopen(handle, "wb") as file:
+                os.fchmod(handle, 0o644)
                 file.write(data)
             os.replace(partial, self.path / RECORDS / name.value)
         except OSError as error:
@@ -92,14 +101,20 @@ class DirectoryCache:
     def stop(self) -> None:
         """See LayerCache: copying a layer takes no time that matters."""
 
-    def _put(self, directory: Path, entry: Entry, text: str) -> None:
+    def _put(self, directory: Path, entry: Entry, text: str) -> bool:
+        """False when another build was faster."""
         scratch = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self.path))
         try:
             layout.write(scratch / "new", entry.image(text))
             with contextlib.suppress(FileNotFoundError):
                 os.rename(directory, scratch / "old")
-            with contextlib.suppress(FileExistsError, OSError):
-                os.rename(scratch / "new", directory)  # unless another build was faster
+            try:
+                os.rename(scratch / "new", directory)
+                return True
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+                return False
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -7,7 +7,7 @@ in the manifest's annotations, so that one request answers everything.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -22,7 +22,7 @@ from builder.oci.platform import Platform
 
 _CREATED = "org.opencontainers.image.created"
 _DIFF_ID = "limpet.cache.diff-id"
-_BELOW = "limpet.cache.below"
+BELOW = "limpet.cache.below"
 _COPIED = "limpet.cache.copied"
 INSTRUCTION = "limpet.cache.instruction"
 _KEY = re.compile("[0-9a-f]{64}")
@@ -50,7 +50,7 @@ class Entry:
     def image(self, text: str) -> Image:
         """The entry as an image; `text` is the instruction."""
         config = ImageConfig(Platform.host(), created=self.created)
-        annotations = {_CREATED: self.created, _DIFF_ID: self.layer.diff_id, _BELOW: self.below, INSTRUCTION: text}
+        annotations = {_CREATED: self.created, _DIFF_ID: self.layer.diff_id, BELOW: self.below, INSTRUCTION: text}
         if self.copied:
             annotations[_COPIED] = self.copied
         image = Image(config, format="oci", annotations=annotations)
@@ -70,7 +70,7 @@ def read_entry(manifest: Manifest, blob: Blob, name: str) -> Entry:
     return Entry(
         Layer(layer_of(manifest, name), _digest(manifest.annotations, _DIFF_ID, name), blob),
         created=_member(manifest.annotations, _CREATED, name),
-        below=_member(manifest.annotations, _BELOW, name),
+        below=_member(manifest.annotations, BELOW, name),
         copied=str(manifest.annotations.get(_COPIED, "")),
     )
 
@@ -96,6 +96,15 @@ def _digest(annotations: Mapping[str, str], key: str, name: str) -> str:
     return value
 
 
+Replacing = Callable[[Entry], bool]
+"""Whether an entry may be replaced."""
+
+
+def always(entry: Entry) -> bool:
+    """Every entry may be replaced."""
+    return True
+
+
 class LayerCache(Protocol):
     """A store of finished layers. No method raises for a store that fails: it says so once, and is empty then."""
 
@@ -103,8 +112,11 @@ class LayerCache(Protocol):
         """What `key` made earlier, however old. The layer's bytes are not moved."""
         ...
 
-    def put(self, key: CacheKey, entry: Entry, text: str) -> None:
-        """Keep `entry` under `key`, in place of what is there; `text` is the instruction. Returns when it is done."""
+    def put(self, key: CacheKey, entry: Entry, text: str, replacing: Replacing = always) -> bool:
+        """Keep `entry` under `key`; `text` is the instruction. Returns when it is done.
+
+        It takes the place of what is there unless `replacing` says no to that; False then, and when it fails.
+        """
         ...
 
     def get_record(self, name: CacheKey) -> bytes | None:
@@ -126,8 +138,8 @@ class NoCache:
     def get(self, key: CacheKey) -> Entry | None:
         return None
 
-    def put(self, key: CacheKey, entry: Entry, text: str) -> None:
-        pass
+    def put(self, key: CacheKey, entry: Entry, text: str, replacing: Replacing = always) -> bool:
+        return False
 
     def get_record(self, name: CacheKey) -> bytes | None:
         return None
@@ -148,8 +160,8 @@ class WriteOnly:
     def get(self, key: CacheKey) -> Entry | None:
         return None
 
-    def put(self, key: CacheKey, entry: Entry, text: str) -> None:
-        self.cache.put(key, entry, text)
+    def put(self, key: CacheKey, entry: Entry, text: str, replacing: Replacing = always) -> bool:
+        return self.cache.put(key, entry, text)
 
     def get_record(self, name: CacheKey) -> bytes | None:
         return self.cache.get_record(name)

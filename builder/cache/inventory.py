@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from builder.cache.directory import PARTIAL, RECORDS
-from builder.cache.entry import INSTRUCTION, is_key
+from builder.cache.entry import BELOW, INSTRUCTION, is_key
 from builder.cache.record import BuildRecord
 from builder.cache.repository import RECORD_PREFIX, read_record
 from builder.errors import BuildError, ImageError, RegistryError
@@ -36,7 +36,8 @@ class Item:
     """Something in a cache: an entry, or the record of a build.
 
     `name` is an entry's key. `size` is that of its layer in bytes, `created` (seconds since 1970) when it was made;
-    for a record, when it was written. `keys` are the entries that a record tells of.
+    for a record, when it was written. `keys` are the entries that a record tells of. What is kept `for_mounts` is in
+    no record.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Item:
     created: float
     place: str
     keys: frozenset[str] = frozenset()
+    for_mounts: bool = False
 
     @property
     def is_record(self) -> bool:
@@ -81,7 +83,8 @@ def removable(
     kept = [item for item in known if item not in gone]
     if unreferenced:
         referenced = {key for item in kept for key in item.keys}
-        gone += [item for item in kept if not item.is_record and item.name not in referenced]
+        layers = (item for item in kept if not item.is_record and not item.for_mounts)
+        gone += [item for item in layers if item.name not in referenced]
     gone += [item for item in kept if item.name in keys and item not in gone]
     left = [item for item in kept if item not in gone and not item.is_record]
     total = sum(item.size for item in left)
@@ -228,7 +231,9 @@ def _item(name: str, manifest: Manifest, config: ImageConfig | None, place: str)
     if not text and config is not None and config.history:
         text = config.history[-1].created_by
     size = sum(layer.size for layer in manifest.layers)
-    return Item(name, text, size, _created(manifest, config), place)
+    # A layer's is a digest; only the contents of cache mounts are made on nothing.
+    for_mounts = manifest.annotations.get(BELOW) == ""
+    return Item(name, text, size, _created(manifest, config), place, for_mounts=for_mounts)
 
 
 def _created(manifest: Manifest, config: ImageConfig | None) -> float:

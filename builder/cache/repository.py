@@ -7,13 +7,14 @@ the rest of the build.
 from __future__ import annotations
 
 import base64
+import contextlib
 import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from builder.cache.blob import CachedBlob
 from builder.cache.complaints import Complaints
-from builder.cache.entry import Entry, layer_of, read_entry
+from builder.cache.entry import Entry, Replacing, always, layer_of, read_entry
 from builder.cache.key import CacheKey
 from builder.errors import BuildError, ImageError, RegistryError
 from builder.events import Listener
@@ -125,15 +126,21 @@ class RepositoryCache:
         except BuildError as error:
             self._complain(f"cannot write the cache {self}: {error.message}")
 
-    def put(self, key: CacheKey, entry: Entry, text: str) -> None:
+    def put(self, key: CacheKey, entry: Entry, text: str, replacing: Replacing = always) -> bool:
         """See LayerCache."""
         if not self._writable:
-            return
+            return False
+        if replacing is not always:
+            with contextlib.suppress(BuildError):  # what cannot be read may be replaced
+                if self._readable and not replacing(self._get(key)):
+                    return False
         try:
             self._uploader.finish(entry.image(text), (key.value,))
         except BuildError as error:
             self._writable = False
             self._complain(f"cannot write the cache {self}: {error.message}")
+            return False
+        return True
 
 
 def record_tag(name: CacheKey) -> str:

@@ -25,6 +25,10 @@ class LayersMade:
         """`layer` is being made."""
         self._made[self._owners[index], index, number] = layer
 
+    def forget(self, index: int, number: int) -> None:
+        """The layer is not in the cache: neither should be what is made on it."""
+        self._made.pop((self._owners[index], index, number), None)
+
     def get(self, index: int, number: int) -> Layer | None:
         """The layer, None if there is none. Waits for it; raises what making it raised."""
         future = self._made.get((self._owners[index], index, number))

@@ -78,6 +78,7 @@ class Reuse:
         self._later: list[tuple[int, LayerUnit, Layer, str]] = []
         self._units = {stage.index: units_of(stage, keys, settings) for stage in plan.stages}
         self._hits: dict[tuple[int, int], Entry] = {}
+        self._rejected: dict[tuple[int, int], Entry] = {}
         self._reasons: dict[tuple[int, int], str] = {}
         self._record = record_of(plan, keys)
         self._record_name = CacheKey.of("build", project, str(plan.platform), *map(str, plan.targets))
@@ -154,6 +155,8 @@ class Reuse:
                 reason = self._reason(place, unit, found.get(place), now, results)
                 if reason:
                     self._reasons[place] = reason
+                    if place in found:
+                        self._rejected[place] = found[place]
                     self._say(f"No cached layer found for cmd {unit.step.text}")
                 else:
                     self._hits[place] = found[place]
@@ -243,7 +246,10 @@ class Reuse:
         if below is None or copied is None:
             return
         self._say(f"Pushing layer {self._cache}:{unit.key.key} to cache now")
-        self._cache.put(unit.key.key, Entry(layer, created, below.value, copied), unit.step.text)
+        entry, rejected = Entry(layer, created, below.value, copied), self._rejected.get((index, unit.number))
+        # What another build has put there meanwhile stays: builds that found it may be using it.
+        if not self._cache.put(unit.key.key, entry, unit.step.text, lambda found: found == rejected) and unit.runs:
+            self._layers.forget(index, unit.number)
 
     def _say(self, text: str) -> None:
         self._listener.tell(Message(text))

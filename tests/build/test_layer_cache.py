@@ -301,6 +301,17 @@ def test_a_cached_build_makes_the_image_of_an_uncached_one(build: Caching, text:
     assert cold.digest == warm.digest == uncached.digest
 
 
+def test_builds_side_by_side_agree_on_what_is_kept(build: Caching, limpet: Builder) -> None:
+    """Each makes other layers; the cache has those of one build that belong together."""
+    build.dockerfile("FROM base\nRUN head -c 8 /dev/urandom > /a\nRUN cp /a /b\nRUN cp /b /c\n")
+    arguments = ("--no-push", "--cache", f"--cache-repo=oci:{build.cache}")
+    processes = [limpet.start(*arguments) for _ in range(3)]
+    logs = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], logs
+    build()  # where two have written by turns, the layers on top are made once more
+    assert build().misses == []
+
+
 def test_several_platforms(build: Caching) -> None:
     """A stage that they share is cached once; what is read from it makes no platform's layers doubtful."""
     build.dockerfile(

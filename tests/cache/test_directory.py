@@ -142,3 +142,12 @@ def test_records_are_kept_beside_entries(cache: DirectoryCache, told: Told) -> N
     assert cache.get_record(KEY) == b"2"
     assert cache.get(KEY) is None
     assert told.messages == []
+
+
+def test_what_is_there_may_stay(cache: DirectoryCache) -> None:
+    other = Entry(layer({"file": b"other"}), ENTRY.created, "below")
+    assert cache.put(KEY, ENTRY, "", lambda found: False)
+    assert not cache.put(KEY, other, "", lambda found: found != ENTRY)
+    assert cache.get(KEY) == ENTRY
+    assert cache.put(KEY, other, "", lambda found: found == ENTRY)
+    assert cache.get(KEY) == other

@@ -39,7 +39,7 @@ def fill(cache: LayerCache) -> None:
     """Three entries of about 1000 bytes, and a record."""
     for days, key in enumerate(KEYS, 1):
         created = datetime.fromtimestamp(time.time() - days * 24 * HOUR, UTC).isoformat()
-        cache.put(key, Entry(layer({"file": noise(800, days)}), created, ""), f"RUN {days}")
+        cache.put(key, Entry(layer({"file": noise(800, days)}), created, "below"), f"RUN {days}")
     record = BuildRecord({"s": RecordedStage({}, (RecordedStep("RUN 2", USED.value, {}),))})
     cache.put_record(CacheKey.of("record"), record.encode())
 
@@ -229,3 +229,12 @@ def test_damaged_entries_can_be_pruned(tmp_path: Path, told: Told) -> None:
     assert len(keys_in(str(cache))) == 3
     limpet("cache", "prune", f"--cache-repo={cache}", KEYS[0].value)
     assert len(keys_in(str(cache))) == 2
+
+
+def test_contents_of_mounts_are_in_no_record(tmp_path: Path, told: Told) -> None:
+    cache = DirectoryCache(tmp_path / "cache", told)
+    fill(cache)
+    mount = CacheKey.of("mount")
+    cache.put(mount, Entry(layer({"file": b""}), datetime.now(UTC).isoformat(), ""), "RUN --mount=type=cache,id=i")
+    limpet("cache", "prune", f"--cache-repo={cache}", "--unreferenced")
+    assert set(keys_in(str(cache))) == {USED.value, mount.value}

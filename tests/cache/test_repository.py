@@ -277,3 +277,13 @@ def test_a_damaged_record_is_none(cache_at: Open, shop: Front, name: str, annota
     body = _manifest(annotations={"limpet.cache.build": annotation})
     shop.fault(Answer(200, {}, body), "GET", f"/v2/{name}/manifests")
     assert cache_at(f"{shop.host}/{name}").get_record(KEY) in (None, b"")
+
+
+def test_what_is_there_may_stay(cache_at: Open, server: RegistryServer, name: str) -> None:
+    cache = cache_at(f"{server.host}/{name}")
+    other = Entry(layer({"file": b"other"}), ENTRY.created, "below")
+    assert cache.put(KEY, ENTRY, "", lambda found: False)
+    assert not cache.put(KEY, other, "", lambda found: found != ENTRY)
+    assert cache.get(KEY) == ENTRY
+    assert cache.put(KEY, other, "", lambda found: found == ENTRY)
+    assert cache.get(KEY) == other
