@@ -98,8 +98,8 @@ class Laboratory:
 
 
 @contextmanager
-def laboratory() -> Iterator[Laboratory]:
-    """A registry with the base image, a disk, and Limpet's modules compiled."""
+def laboratory(*, with_base: bool = True) -> Iterator[Laboratory]:
+    """A registry, with the base image, a disk, and Limpet's modules compiled."""
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="limpet-bench-", dir="/var/tmp")))
         server = stack.enter_context(docker_registry(work / "registry"))
@@ -108,7 +108,7 @@ def laboratory() -> Iterator[Laboratory]:
         sys.pycache_prefix = str(work / "pycache")
         for package in ("builder", "context_sources"):
             compileall.compile_dir(ROOT / package, quiet=1)
-        base = big_base(work, place / "base", server.host, env)
+        base = big_base(work, place / "base", server.host, env) if with_base else ""
         yield Laboratory(work, place, server.host, base, env)
 
 

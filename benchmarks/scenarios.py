@@ -39,7 +39,7 @@ def _dockerfile(context: Path, text: str) -> None:
     (context / "Dockerfile").write_text(text)
 
 
-def _tree(directory: Path, files: int) -> None:
+def write_tree(directory: Path, files: int) -> None:
     """`files` files of 0.2 to 8 kB in directories of 100, half of it compressible text: like a node_modules."""
     rng = random.Random(7)
     words = [bytes(rng.randrange(97, 123) for _ in range(rng.randrange(3, 9))) for _ in range(500)]
@@ -54,14 +54,14 @@ def _tree(directory: Path, files: int) -> None:
 def _copy_tree(files: int) -> Callable[[Path, str], None]:
     def write(context: Path, base: str) -> None:
         _dockerfile(context, f"FROM {base}\nCOPY tree /opt/tree\n")
-        _tree(context / "tree", files)
+        write_tree(context / "tree", files)
 
     return write
 
 
 def _unpack_tree(context: Path, base: str) -> None:
     _dockerfile(context, f"FROM {base}\nRUN --mount=type=bind,target=/context tar -xf /context/tree.tar -C /opt\n")
-    _tree(context / "tree", 20_000)
+    write_tree(context / "tree", 20_000)
     with tarfile.open(context / "tree.tar", "w") as archive:
         archive.add(context / "tree", "tree")
     shutil.rmtree(context / "tree")
