@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -162,8 +163,15 @@ def stage_settings(asked: ImageSettings, ignore_paths: tuple[str, ...], epoch: i
 
 def git_checkouts(work: Path, env: Mapping[str, str], listener: Listener) -> FetchGit:
     """What ADD uses for git repositories: each in a directory of its own, which lasts as long as `work`."""
-    settings = _git_settings(work, env, listener)
-    return lambda reference: _check_out(reference, work, settings).path
+    lock, made = threading.Lock(), list[sources.FetchSettings]()
+
+    def fetch_git(reference: GitReference) -> Path:
+        with lock:
+            if not made:  # reading all authorities takes longer than many a build
+                made.append(_git_settings(work, env, listener))
+        return _check_out(reference, work, made[0]).path
+
+    return fetch_git
 
 
 def source_times(work: Path, env: Mapping[str, str], listener: Listener) -> ResolveTime:

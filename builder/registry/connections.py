@@ -19,7 +19,7 @@ from requests.adapters import HTTPAdapter
 
 from builder import __version__
 from builder.errors import UsageError
-from builder.registry.settings import Direction, RegistrySettings
+from builder.registry.settings import ClientCertificate, Direction, RegistrySettings
 
 _POOL = 16
 
@@ -36,6 +36,7 @@ class Connections:
         self._proxies = Proxies.of(environ)
         self._authorities = functools.partial(_authorities, environ.get("SSL_CERT_FILE"), environ.get("SSL_CERT_DIR"))
         self._sessions: dict[tuple[str, Direction], requests.Session] = {}
+        self._contexts: dict[tuple[bool, Path | None, ClientCertificate | None], ssl.SSLContext] = {}
         self._lock = threading.Lock()
         suffix = f",{settings.client_type}" if settings.client_type else ""
         self.user_agent = f"limpet/{__version__}{suffix}"
@@ -83,19 +84,28 @@ class Connections:
         return session
 
     def _tls(self, host: str, direction: Direction) -> ssl.SSLContext:
+        """One context for all hosts that are trusted alike: to read the authorities takes long."""
+        verifies = self._settings.verifies_tls(host, direction)
+        own, client = self._settings.certificate(host), self._settings.client_certificate(host)
+        key = (verifies, own, client)
+        if key not in self._contexts:
+            self._contexts[key] = self._new_context(host, verifies, own, client)
+        return self._contexts[key]
+
+    def _new_context(
+        self, host: str, verifies: bool, own: Path | None, client: ClientCertificate | None
+    ) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        if self._settings.verifies_tls(host, direction):
+        if verifies:
             self._authorities(context)
-            own = self._settings.certificate(host)
             if own is not None:
                 _load(context, own, f"--registry-certificate for {host}")
         else:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user asked for it
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        client = self._settings.client_certificate(host)
         if client is not None:
             try:
                 context.load_cert_chain(client.certificate, client.key)
