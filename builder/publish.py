@@ -75,9 +75,14 @@ class RegistryDestination:
         index = index_of(images)
         self._publish(lambda tag: self._uploader.finish_index(index, [tag]))
 
-    def copy(self, image: ResolvedImage) -> None:
-        """write() for an image that exists already: the digest stays."""
-        self._publish(lambda tag: self._uploader.copy(image, [tag]))
+    def copy(self, made: ResolvedImage | layout.StoredIndex) -> None:
+        """write() for an image or an index that exists already: the digests stay."""
+        if isinstance(made, ResolvedImage):
+            self._publish(lambda tag: self._uploader.copy(made, [tag]))
+            return
+        for image in made.images:
+            self._uploader.copy(image, ())
+        self._publish(lambda tag: self._uploader.copy_index(made.descriptor, made.data, [tag]))
 
     def _publish(self, send: Callable[[str], Descriptor]) -> None:
         """Tag by tag: one that may not be moved does not keep the others from being set."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,18 +12,17 @@ from builder.cli.output import Output
 from builder.cli.registry_access import registry_access
 from builder.cli.settings import output_settings
 from builder.cli.wiring import registries, work_directory
-from builder.errors import ImageError, UsageError
+from builder.errors import UsageError
 from builder.oci import layout
 from builder.oci.archive import read_archive
 from builder.oci.manifest import ResolvedImage
-from builder.oci.platform import Platform
 from builder.oci.reference import Reference
 from builder.outputs import write_names, write_results
 from builder.publish import check_push, registry_destinations
 
 
 def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
-    """Push the only image of a docker archive or an OCI layout. Raises BuildError."""
+    """Push the only image of a docker archive, or that or the only index of an OCI layout. Raises BuildError."""
     if len(arguments.positionals) != 1:
         raise UsageError("limpet push: expected one path", "limpet push --destination REGISTRY/NAME:TAG PATH")
     mask_environment(env, output.redactor)
@@ -49,13 +47,9 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     return 0
 
 
-def _read(path: Path, scratch: Path) -> ResolvedImage:
-    if not path.is_dir():
-        if not path.exists():
-            raise UsageError(f"limpet push: {path} does not exist", "give an image archive or an OCI image layout")
-        return read_archive(path, scratch).resolved
-    image = layout.read(layout.Location(path), Platform.host())
-    entries = json.loads((path / "index.json").read_bytes())["manifests"]
-    if len(entries) > 1 or image.index_digest:
-        raise ImageError(f"{path} holds more than one image", "push a layout with exactly one image")
-    return image
+def _read(path: Path, scratch: Path) -> ResolvedImage | layout.StoredIndex:
+    if path.is_dir():
+        return layout.read_all(path)
+    if not path.exists():
+        raise UsageError(f"limpet push: {path} does not exist", "give an image archive or an OCI image layout")
+    return read_archive(path, scratch).resolved

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,29 +57,70 @@ class Location:
         return f"{SCHEME}{self.directory}{suffix}"
 
 
+@dataclass(frozen=True, slots=True)
+class StoredIndex:
+    """An index as a layout has it: `data` is its exact bytes, `images` what it lists, in order."""
+
+    descriptor: Descriptor
+    data: bytes = field(repr=False)
+    images: tuple[ResolvedImage, ...]
+
+    @property
+    def digest(self) -> str:
+        """The index's digest."""
+        return self.descriptor.digest
+
+
 def read(location: Location, platform: Platform) -> ResolvedImage:
     """The image at `location` for `platform`; layers stay files.
 
     Raises ImageError when the directory is no layout, has no such image, or holds something else than it says.
     """
     directory = location.directory
+    entry, index_digest = _entry(_top(directory), location, platform), ""
+    document = _document(directory, entry, str(location))
+    if isinstance(document, Index):
+        index_digest = entry.digest
+        entry = document.choose(platform, str(location))
+        document = _document(directory, entry, str(location))
+    return _image(directory, document, str(location), index_digest)
+
+
+def read_all(directory: Path) -> ResolvedImage | StoredIndex:
+    """The one image, or the one index with all its images, that the layout `directory` holds.
+
+    Raises ImageError as `read` does, and for a layout that holds several.
+    """
+    entries = _top(directory).manifests
+    if len(entries) != 1:
+        raise ImageError(f"{directory} holds {len(entries)} images", "give a layout with one image or one index")
+    (entry,), name = entries, str(directory)
+    document = _document(directory, entry, name)
+    if not isinstance(document, Index):
+        return _image(directory, document, name, "")
+    images = [
+        _image(directory, _document(directory, member, name), name, entry.digest) for member in document.manifests
+    ]
+    return StoredIndex(entry, _small(directory, entry), tuple(images))
+
+
+def _top(directory: Path) -> Index:
+    """What index.json names."""
     version = _json(directory / "oci-layout")
     if not isinstance(version, dict) or not str(version.get("imageLayoutVersion", "")).startswith("1."):
         raise ImageError(f"{directory} is an OCI layout of an unknown version")
     index = parse_manifest(_bytes(directory / "index.json"), media_types.OCI_INDEX, f"{directory}/index.json")
     if not isinstance(index, Index):
         raise ImageError(f"{directory}/index.json is not an image index")
-    entry, index_digest = _entry(index, location, platform), ""
-    document = _document(directory, entry, str(location))
-    if isinstance(document, Index):
-        index_digest = entry.digest
-        entry = document.choose(platform, str(location))
-        document = _document(directory, entry, str(location))
+    return index
+
+
+def _image(directory: Path, document: Index | Manifest, name: str, index_digest: str) -> ResolvedImage:
     if not isinstance(document, Manifest):
-        raise ImageError(f"{location}: the index {index_digest} names another index for {platform}")
+        raise ImageError(f"{name}: the index {index_digest} names another index")
     config = _small(directory, document.config)
     blobs = [FileBlob(blob_path(directory, layer.digest), layer) for layer in document.layers]
-    return ResolvedImage(document.image(config, blobs, str(location)), str(location), document, config, index_digest)
+    return ResolvedImage(document.image(config, blobs, name), name, document, config, index_digest)
 
 
 def write(directory: Path, *images: Image) -> Descriptor:

@@ -63,6 +63,10 @@ class Uploader:
         descriptor, data = index.encode()
         return self._publish(descriptor, data, tuple(tags))
 
+    def copy_index(self, descriptor: Descriptor, data: bytes, tags: Iterable[str]) -> Descriptor:
+        """finish_index() for an index that exists already, `data`: the digest stays."""
+        return self._publish(descriptor, data, tuple(tags))
+
     def _publish(
         self,
         manifest: Descriptor,

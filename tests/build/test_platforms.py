@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,22 @@ def test_an_index_under_every_destination(limpet: Builder, registry: RegistrySer
     assert len({json.dumps(_config(registry, "platforms/a:1", arch)["rootfs"]) for arch in ("amd64", "arm64")}) == 2
     for name in ("platforms/a", "platforms/b"):
         assert f"Pushed {registry.host}/{name}@{digest}" in done.stderr
+
+
+def test_a_layout_of_several_platforms_is_pushed_as_it_is(
+    limpet: Builder, registry: RegistryServer, tmp_path: Path
+) -> None:
+    limpet.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /arch\n", amd64="one", arm64="two")
+    layout, digest = tmp_path / "layout", tmp_path / "digest"
+    done = limpet(BOTH, "--no-push", f"--oci-layout-path={layout}", f"--digest-file={digest}")
+    assert done.returncode == 0, done.stderr
+    pushed = tmp_path / "pushed"
+    flags = [f"--destination={registry.host}/platforms/pushed:1", f"--digest-file={pushed}", str(layout)]
+    command = [sys.executable, "-m", "builder", "push", *flags]
+    subprocess.run(command, cwd=CHECKOUT, env=limpet.environment(), check=True, capture_output=True)
+    assert pushed.read_text() == digest.read_text()
+    for architecture in ("amd64", "arm64"):
+        assert _config(registry, "platforms/pushed:1", architecture)["architecture"] == architecture
 
 
 def test_bases_are_chosen_by_platform(limpet: Builder, registry: RegistryServer) -> None:

@@ -14,6 +14,7 @@ from builder.errors import BuildError, ImageError, UsageError
 from builder.oci import layout, media_types
 from builder.oci.descriptor import Descriptor
 from builder.oci.layout import Location
+from builder.oci.manifest import ResolvedImage
 from builder.oci.platform import Platform
 from tests.images import AMD64, image, layer, noise
 
@@ -96,6 +97,22 @@ def test_several_images_become_an_index(tmp_path: Path) -> None:
         assert (found.image, found.index_digest) == (made, top.digest)
     with pytest.raises(ImageError, match=r"there is linux/amd64, linux/arm64"):
         layout.read(Location(tmp_path), Platform("linux", "s390x"))
+
+
+def test_everything_that_a_layout_holds(tmp_path: Path) -> None:
+    images = [image(platform=platform) for platform in (AMD64, ARM64)]
+    top = layout.write(tmp_path / "several", *images)
+    found = layout.read_all(tmp_path / "several")
+    assert isinstance(found, layout.StoredIndex)
+    assert (found.descriptor, Descriptor.of(top.media_type, found.data)) == (top, top)
+    assert [member.image for member in found.images] == images
+    layout.write(tmp_path / "one", images[0])
+    one = layout.read_all(tmp_path / "one")
+    assert isinstance(one, ResolvedImage)
+    assert one.image == images[0]
+    (tmp_path / "several/index.json").write_bytes(found.data)  # names both images, instead of their index
+    with pytest.raises(ImageError, match="holds 2 images"):
+        layout.read_all(tmp_path / "several")
 
 
 @needs_skopeo
