@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from builder.cache.blob import CachedBlob
@@ -27,6 +28,7 @@ from builder.oci.verified import BUFFER
 SCHEME = "oci:"
 PARTIAL = ".partial-"
 RECORDS = "records"
+_ABANDONED = 86400.0  # seconds
 
 
 class DirectoryCache:
@@ -72,6 +74,7 @@ class DirectoryCache:
                 if key not in self._damaged and not replacing(read(directory)):
                     return False
             self.path.mkdir(parents=True, exist_ok=True)
+            remove_partial(self.path)
             return self._put(directory, entry, text)
         except OSError as error:
             self._complain(f"cannot write the cache {self}: {error.strerror or error}")
@@ -117,6 +120,18 @@ class DirectoryCache:
                 return False
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_partial(path: Path) -> None:
+    """Remove what killed builds left half-written in the cache `path`: what nobody has touched for a day."""
+    for partial in path.glob(f"{PARTIAL}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - partial.lstat().st_mtime < _ABANDONED:
+                continue
+            if partial.is_dir():
+                shutil.rmtree(partial)
+            else:
+                partial.unlink()
 
 
 def read(directory: Path) -> Entry:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from builder.cache.directory import PARTIAL, RECORDS
+from builder.cache.directory import PARTIAL, RECORDS, remove_partial
 from builder.cache.entry import BELOW, INSTRUCTION, is_key
 from builder.cache.record import BuildRecord
 from builder.cache.repository import RECORD_PREFIX, read_record
@@ -126,13 +126,11 @@ class DirectoryInventory:
                 return None
 
     def remove(self, items: Sequence[Item]) -> None:
-        """See Inventory. Also removes what killed builds left half-written more than a day ago."""
+        """See Inventory. Also removes what killed builds left."""
         try:
             for item in items:
                 _remove(Path(item.place), self.path)
-            for path in self.path.glob(f"{PARTIAL}*"):
-                if datetime.now(UTC).timestamp() - path.lstat().st_mtime > 86400:
-                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            remove_partial(self.path)
         except OSError as error:
             raise BuildError(f"cannot remove entries of {self.path}: {error.strerror}") from error
 

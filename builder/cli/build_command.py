@@ -142,6 +142,8 @@ def _build(
                 destination.prepare(layer)
 
         def carry_out(reuse: Sequence[Reuse]) -> None:
+            if store is not None:
+                store.resume()
             stages = stages_of(plans, reuse)
             output.tell(BuildStarted(len(stages), sum(len(stage.steps) for stage in stages)))
             built = build(

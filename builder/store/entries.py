@@ -173,6 +173,10 @@ class Entries:
         """Make whoever waits in `make` raise."""
         self._stopped.set()
 
+    def resume(self) -> None:
+        """Waiting in `make` is possible again."""
+        self._stopped.clear()
+
     def close(self) -> None:
         """Let others remove the entries that were opened."""
         with self._lock:

@@ -63,6 +63,10 @@ class Store:
         """Make whoever waits for another build raise."""
         self._entries.stop()
 
+    def resume(self) -> None:
+        """Waiting is possible again: the build is done once more."""
+        self._entries.resume()
+
     def __enter__(self) -> Store:
         return self
 
