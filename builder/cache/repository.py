@@ -38,7 +38,7 @@ RECORD_PREFIX = "build-"
 
 
 class RepositoryCache:
-    """Entries in the repository of `reference`. Thread-safe. A context manager: leaving it ends its uploads."""
+    """Entries in the repository of `reference`. Thread-safe; to be closed."""
 
     def __init__(
         self, reference: Reference, registries: Registries, listener: Listener, *, writable: bool = True

@@ -167,7 +167,7 @@ class Reuse:
     ) -> str:
         """Why `entry` cannot be used, "" if it can."""
         if unit.key is None:
-            return "what it reads is not known before"
+            return "what it reads is not known yet"
         if entry is None:
             return _ABSENT
         try:
