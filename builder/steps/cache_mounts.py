@@ -64,7 +64,8 @@ class CacheMounts:
         home = self._directory / hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
         with ExitStack() as stack:
             try:
-                home.mkdir(parents=True, exist_ok=True)
+                self._directory.mkdir(parents=True, exist_ok=True)
+                home.mkdir(mode=0o700, exist_ok=True)  # what a step made setuid is for steps only
                 path = self._acquire(home, mount, key, fill, stack)
             except OSError as error:
                 raise ContextError(

@@ -83,8 +83,8 @@ class Entries:
             path = self.root / kind / name
             try:
                 descriptor = lock_shared(path / "lock")
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                return None  # or another user's private one
             except OSError as error:
                 self._tell("read", f"the store {self.root} cannot be used: {error.strerror}: {path}")
                 return None
@@ -127,7 +127,7 @@ class Entries:
                 return entry
             try:
                 remove_tree(partial)  # of a build that was killed
-                partial.mkdir()
+                partial.mkdir(mode=0o700)
             except BaseException:
                 making.abandon()
                 raise
@@ -210,13 +210,18 @@ class Making:
         self._lock = lock
         self._ended = False
 
-    def finish(self, size: int, **value: Any) -> Entry | None:
-        """The entry, opened; None, with nothing kept, when the disk says no. `size` is in bytes."""
+    def finish(self, size: int, *, private: bool = False, **value: Any) -> Entry | None:
+        """The entry, opened; None, with nothing kept, when the disk says no. `size` is in bytes.
+
+        Other users cannot look into a `private` one.
+        """
         final = self._entries.root / self._kind / self._name
         try:
             data = {"kind": self._kind, "name": self._name, "size": size, **value}
             (self.path / "entry.json").write_text(json.dumps(data))
             (self.path / "lock").touch(0o644)
+            if not private:
+                self.path.chmod(0o755)
             final.parent.mkdir(exist_ok=True)
             _rename(self._entries.root, self.path, final)
         except OSError as error:

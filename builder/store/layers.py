@@ -112,4 +112,5 @@ def _make(making: Making, fill: Callable[[Path], StoredLayer]) -> Entry | None:
         remove_tree(tree)
         raise
     mark, size = fingerprint(tree)
-    return making.finish(size, fingerprint=mark, implied=stored.implied, not_applied=stored.not_applied)
+    # An image's setuid programs are not for everybody who can see the store.
+    return making.finish(size, private=True, fingerprint=mark, implied=stored.implied, not_applied=stored.not_applied)

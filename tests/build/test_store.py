@@ -372,6 +372,8 @@ def test_users_of_one_store(public: Shop) -> None:
     as_anyone(own)
     assert public.pulled()[len(before) :] == [f"HEAD /v2/{public.name}/manifests/1 200"]
     assert {path: path.stat().st_mtime_ns for path in own.glob("layers-*/*/entry.json")} == unpacked
+    private = [path for path in own.glob("*/*") if path.is_dir() and path.stat().st_mode & 0o077 == 0]
+    assert private == list(own.glob("layers-*/*"))
     # Where files have their true owners, they lie there in another way.
     assert public.build(f"--cache-dir={own}")[0] == reference
     assert len(list(own.glob("layers-*"))) == 2
