@@ -43,6 +43,12 @@ def is_immutable_tag_error(error: RegistryError) -> bool:
     return any(words in error.message.lower() for words in _IMMUTABLE)
 
 
+def is_missing_blob_error(error: RegistryError) -> bool:
+    """Whether a manifest was refused because the registry does not find a blob that it names."""
+    text = error.message.lower()
+    return error.status in (400, 404) and ("manifest_blob_unknown" in text or "blob unknown to registry" in text)
+
+
 def refused(response: requests.Response, where: str, what: str, lookup: Lookup | None = None) -> RegistryError:
     """The error of an answer that is not the one hoped for. Reads the body and closes the response.
 

@@ -15,10 +15,15 @@ from builder.oci.descriptor import Blob, Descriptor
 from builder.oci.image import Image, Layer
 from builder.oci.index import Index
 from builder.oci.manifest import ResolvedImage
+from builder.registry import failures
 from builder.registry.download import RemoteBlob
 from builder.registry.registries import Registries
 from builder.registry.repository import Repository
 from builder.registry.upload import BlobUpload, Outcome
+
+# How often a manifest is sent again to a registry that does not know a blob which it said it has. distribution 2 says
+# so while another client uploads the same blob: it writes the file that links it to the repository anew.
+_LOST_BLOBS = 3
 
 
 class Uploader:
@@ -84,8 +89,12 @@ class Uploader:
                     self.repository.put_manifest(tag, manifest, data)
                 return manifest
             except RegistryError as error:
-                if attempt >= self._registries.settings.push_retries:
+                lost = failures.is_missing_blob_error(error)
+                if attempt >= max(self._registries.settings.push_retries, _LOST_BLOBS if lost else 0):
                     raise
+                if lost:
+                    with self._lock:
+                        self._jobs.clear()  # what was there has to be looked for again
                 self._listener.tell(
                     Message(f"Retrying operation after {2**attempt}s due to {error.message}", "warning")
                 )

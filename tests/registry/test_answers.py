@@ -102,6 +102,18 @@ def test_immutable_tags_are_recognised(shop: Front, connect: Connect, name: str,
     assert not is_immutable_tag_error(caught.value)
 
 
+@pytest.mark.parametrize("code", ["MANIFEST_BLOB_UNKNOWN", "DIGEST_INVALID"])
+def test_a_blob_that_the_registry_has_lost_for_a_moment(
+    shop: Front, connect: Connect, name: str, made: Image, code: str
+) -> None:
+    """Distribution says so while somebody else uploads the same blob: all blobs are looked for, and sent, again."""
+    errors = f'{{"errors":[{{"code":"{code}","message":"blob unknown to registry"}}]}}'
+    shop.fault(Answer(400, {}, errors.encode()), "PUT", "manifests/")
+    push(connect, f"{shop.host}/{name}:1", made)
+    assert sha256(pull(connect, f"{shop.host}/{name}:1")) == first_blob(made)
+    assert shop.count("HEAD", first_blob(made)) == 2
+
+
 def test_tags_by_pages(plain: RegistryServer, shop: Front, connect: Connect, name: str, pushed: Image) -> None:
     link = {"Link": f'</v2/{name}/tags/list?n=100>; rel="next"', "Content-Type": "application/json"}
     shop.fault(Answer(200, link, b'{"tags":["0"]}'), "GET", "tags/list")
