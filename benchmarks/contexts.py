@@ -108,22 +108,25 @@ def run(race: Race, work: Path, rounds: int) -> dict[str, Any]:
         "content": race.content,
         "size": race.size,
         **{f"{name}_seconds": [one.wall for one in every] for name, every in found.items()},
+        **{f"{name}_cpu": [one.cpu for one in every] for name, every in found.items()},
         **{f"{name}_memory": max(one.memory for one in every) for name, every in found.items()},
     }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| source | content | Limpet | plain tool | ratio | Limpet | memory: Limpet | plain tool |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| source | content | Limpet | plain tool | ratio | CPU: ours | plain tool | ratio | memory: Limpet | plain |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
-        ours, theirs = statistics.median(row["limpet_seconds"]), statistics.median(row["plain_seconds"])
-        memory = [f"{row[f'{name}_memory'] / MIB:.0f} MiB" for name in ("limpet", "plain")]
-        lines.append(
-            f"| {row['source']} | {row['content']} | {ours:.2f} s | {theirs:.2f} s | {ours / theirs:.2f} | "
-            f"{row['size'] / MIB / ours:.0f} MiB/s | {memory[0]} | {memory[1]} |"
-        )
+        cells = []
+        for what in ("seconds", "cpu"):
+            ours, theirs = (statistics.median(row[f"{name}_{what}"]) for name in ("limpet", "plain"))
+            cells += [f"{ours:.2f} s", f"{theirs:.2f} s", f"{ours / theirs:.2f}"]
+            if what == "seconds":
+                cells[0] += f" ({row['size'] / MIB / ours:.0f} MiB/s)"
+        cells += [f"{row[f'{name}_memory'] / MIB:.0f} MiB" for name in ("limpet", "plain")]
+        lines.append("| " + " | ".join([row["source"], row["content"], *cells]) + " |")
     return "\n".join(lines)
 
 

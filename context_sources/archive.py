@@ -1,19 +1,20 @@
 """The one unpacker of contexts: a stream of bytes becomes a tree, with no copy of the archive anywhere.
 
-Three parts work side by side: reading, decompressing, and writing the tree. It keeps modes, links and modification
-times; owners, which only root could set and a context does not have, and extended attributes are dropped.
+Up to three parts work side by side: reading, decompressing, and writing the tree. It keeps modes, links and
+modification times; owners, which only root could set and a context does not have, and extended attributes are dropped.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import ContextError
 from context_sources import tar_format
-from context_sources.compression import decompressed
+from context_sources.compression import Plain, decompressed
 from context_sources.read_ahead import read_ahead
 from context_sources.source import FetchSettings, Limits
 from context_sources.tar_format import Member, Stream
@@ -81,11 +82,7 @@ def unpack(
     budget = budget or Budget(settings.limits, name)
     budget.name = name
     counted = receive(chunks, budget, settings, total)
-    with (
-        read_ahead(counted) as received,
-        read_ahead(budget.expand(decompressed(received, name))) as plain,
-        TreeWriter(into, name) as tree,
-    ):
+    with read_ahead(counted) as received, expanded(received, budget, name) as plain, TreeWriter(into, name) as tree:
         stream = Stream(plain, name)
         attributes = 0
         layer = Layer(tree) if whiteouts else None
@@ -101,6 +98,17 @@ def unpack(
         settings.log("warning", f"{name}: extended attributes of {attributes} entries are not kept in a context")
     settings.log("debug", f"{name}: {budget.entries} entries, {budget.size} bytes of files")
     return budget
+
+
+@contextmanager
+def expanded(received: Iterator[bytes], budget: Budget, name: str) -> Iterator[Iterator[bytes]]:
+    """The archive within `received`. Decompression has a thread of its own; without any there is nothing to share."""
+    chunks = decompressed(received, name)
+    if isinstance(chunks, Plain):
+        yield budget.expand(chunks)
+        return
+    with read_ahead(budget.expand(chunks)) as ahead:
+        yield ahead
 
 
 def receive(chunks: Iterable[bytes], budget: Budget, settings: FetchSettings, total: int) -> Iterator[bytes]:

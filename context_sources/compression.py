@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import itertools
 import lzma
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Protocol, cast
@@ -47,7 +48,8 @@ class Decompressor(Protocol):
 def decompressed(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
     """The bytes within `chunks`: gzip, bzip2, xz or zstd, several members after each other included, or as they are.
 
-    Pieces are at most CHUNK long unless the input is not compressed, so a small input cannot become a large piece.
+    Pieces are at most CHUNK long unless the input is not compressed, which gives Plain, so a small input cannot become
+    a large piece.
     Raises ContextError, saying `name`, for damaged, cut or unknown data.
     """
     source = iter(chunks)
@@ -67,13 +69,20 @@ def decompressed(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
         return members(head, source, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, XZ_MEMORY), "xz", name)
     if head.startswith(ZSTD) or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50):
         return zstd_frames(head, source, name)
-    return chained(head, source)
+    return Plain(head, source)
 
 
-def chained(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    """`head`, then `rest`."""
-    yield head
-    yield from rest
+class Plain:
+    """The chunks of a stream that is not compressed: `head`, then `rest`."""
+
+    def __init__(self, head: bytes, rest: Iterator[bytes]) -> None:
+        self._chunks = itertools.chain((head,), rest)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._chunks)
 
 
 def members(

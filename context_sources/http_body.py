@@ -10,7 +10,7 @@ import urllib3
 
 from context_sources.retry import Body, Broken
 
-CHUNK = 1 << 18  # of a larger read that breaks off, more would have to be asked for again
+CHUNK = 1 << 19  # of a larger read that breaks off, more would have to be asked for again
 TIMEOUT = (30.0, 60.0)  # seconds to connect, and between two pieces of an answer
 TRANSIENT_STATUS = frozenset((408, 425, 429, 500, 502, 503, 504))
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
