@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-# The public cloud and the sovereign ones: China, Germany (closed in 2021), the US government.
+# The public cloud and the sovereign ones: China, Germany (closed in 2021), the US government. Accounts with a DNS zone
+# endpoint lie at ACCOUNT.zNN.blob.storage.azure.net.
 BLOB_HOST = re.compile(
-    r"[a-z0-9-]+\.blob\.(core\.windows\.net|core\.chinacloudapi\.cn|core\.cloudapi\.de|core\.usgovcloudapi\.net"
+    r"[a-z0-9-]+(\.z[0-9]+)?\.blob\.(core\.windows\.net|core\.chinacloudapi\.cn|core\.cloudapi\.de|core\.usgovcloudapi\.net"
     r"|chinacloudapi\.cn|cloudapi\.de|usgovcloudapi\.net|storage\.azure\.net)",
     re.IGNORECASE,
 )

@@ -44,6 +44,8 @@ AZURITE = {"AZURE_STORAGE_BLOB_ENDPOINT": "http://127.0.0.1:10000/devstoreaccoun
         ("https://acc.blob.core.windows.net/c/b", "azure"),
         ("https://acc.blob.core.chinacloudapi.cn/c/b", "azure"),
         ("https://acc.blob.core.usgovcloudapi.net/c/b", "azure"),
+        ("https://acc.blob.core.cloudapi.de/c/b", "azure"),
+        ("https://acc.z01.blob.storage.azure.net/c/b", "azure"),
         ("https://acc.blob.core.windows.net.example.com/c/b", "https"),
         ("http://127.0.0.1:10000/devstoreaccount1/c/b", "azure"),
         ("http://127.0.0.1:10000/devstoreaccount12/c/b", "https"),
