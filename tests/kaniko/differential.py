@@ -100,7 +100,18 @@ class Kaniko:
         write_case(case, directory, servers.places(inside))
         with _root(root, self._program):
             arguments = servers.arguments(case, inside)
-            command = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", _ENTER, str(root), str(directory)]
+            command = [
+                "unshare",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "sh",
+                "-c",
+                _ENTER,
+                str(root),
+                str(directory),
+            ]
             env = {**environment_of(case, inside, servers), "KANIKO_DIR": "/kaniko", "DOCKER_CONFIG": "/kaniko/.docker"}
             try:
                 ended = subprocess.run(
