@@ -8,12 +8,10 @@ key. Proxies, the contents of caches, secrets and agents do not count, as in Bui
 from __future__ import annotations
 
 import json
-import tempfile
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from builder.cache import CacheKey
 from builder.cache.record import INSTRUCTION, VARIABLE
@@ -27,7 +25,7 @@ from builder.stage import StageSettings
 from builder.step_work import Inputs
 from builder.steps.context import ContextTree
 from builder.steps.digest import digest, selection_digest
-from builder.steps.download import download, entity_tag, file_name, without_user
+from builder.steps.download import Downloads, entity_tag, file_name, without_user
 from builder.steps.sources import Selection
 from builder.steps.step import (
     AddStep,
@@ -263,8 +261,8 @@ class _Reader:
         tag = entity_tag(url)
         if tag:
             return _text(file_name(url), tag)
-        with tempfile.TemporaryDirectory(prefix="add-", dir=self._inputs.work_dir) as directory:
-            return _text(file_name(url), download(url, Path(directory) / "download").digest)
+        downloads = self._inputs.downloads or Downloads(self._inputs.work_dir / "downloads")
+        return _text(file_name(url), downloads.fetch(url).digest)
 
     def _copy_text(self, name: str, step: CopyStep | AddStep, *more: str) -> str:
         owners = str(self._inputs.unknown_owners_are_root) if step.chown else ""

@@ -15,6 +15,7 @@ from builder.steps.add import AddSettings, FetchGit, add_changes
 from builder.steps.cache_mounts import CacheMounts
 from builder.steps.context import ContextTree
 from builder.steps.copy import CopySettings, copy_changes
+from builder.steps.download import Downloads
 from builder.steps.mounts import MountPreparer, Secrets
 from builder.steps.run import run_process
 from builder.steps.step import (
@@ -46,6 +47,7 @@ class Inputs:
     created: int
     hostname: str
     work_dir: Path
+    downloads: Downloads | None = None
     unknown_owners_are_root: bool = False  # see builder.steps.copy.CopySettings
 
 
@@ -74,7 +76,7 @@ class StepWorkOf:
 
     def add(self, step: AddStep, destination: Tree) -> list[Change]:
         """See builder.steps.add.add_changes."""
-        settings = AddSettings(self._inputs.work_dir, self._inputs.fetch_git)
+        settings = AddSettings(self._inputs.work_dir, self._inputs.fetch_git, self._inputs.downloads)
         return add_changes(step, self._inputs.context, destination, self._settings, settings)
 
     def workdir(self, step: WorkdirStep, destination: Tree) -> list[Change]:

@@ -56,6 +56,7 @@ from builder.step_keys import KeySources
 from builder.step_work import Inputs, StepWorkOf
 from builder.steps.cache_mounts import CacheMounts
 from builder.steps.context import ContextTree
+from builder.steps.download import Downloads
 from builder.steps.mounts import Secrets
 from builder.store.store import Store
 
@@ -130,9 +131,11 @@ def _build(
         cache = stack.enter_context(layer_cache(settings.cache, references, client, output))
         mounts = travelling_mounts(settings.cache, cache, work, output)
 
+        downloads = Downloads(work / "downloads")
+
         def inputs(stopped: Callable[[], bool]) -> Inputs:
             caches = CacheMounts((store.directory if store and store.writable else work) / "mounts", stopped, mounts)
-            return _inputs(settings, env, sources, plans[0], work, output, caches)
+            return _inputs(settings, env, sources, plans[0], work, output, caches, downloads)
 
         def bind_steps(results: Results, stopped: Callable[[], bool]) -> StepWorkOf:
             return StepWorkOf(inputs(stopped), results)
@@ -201,6 +204,7 @@ def _inputs(
     work: Path,
     output: Output,
     caches: CacheMounts,
+    downloads: Downloads,
 ) -> Inputs:
     epoch = 0 if settings.image.reproducible else None
     epoch = plan.epoch if plan.epoch is not None else epoch
@@ -213,6 +217,7 @@ def _inputs(
         created=time.time_ns() if epoch is None else epoch * 10**9,
         hostname=plan.hostname,
         work_dir=work,
+        downloads=downloads,
         unknown_owners_are_root=settings.build.unknown_owners_are_root,
     )
 

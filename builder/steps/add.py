@@ -16,7 +16,7 @@ from builder.steps import archive, sources
 from builder.steps.context import ContextTree
 from builder.steps.copy import Copier, CopySettings
 from builder.steps.destination import PathBlocked
-from builder.steps.download import download, file_name
+from builder.steps.download import Downloads, download, file_name
 from builder.steps.sources import Found, Selection, Source
 from builder.steps.step import AddStep
 
@@ -35,6 +35,7 @@ class AddSettings:
 
     work_dir: Path
     fetch_git: FetchGit | None = None
+    downloads: Downloads | None = None  # what is in there is not fetched again
 
 
 def add_changes(
@@ -93,10 +94,14 @@ class _Adder:
         self.copier.copy(walk, "", self._step.destination, contents=False)
 
     def _add_url(self, url: str) -> None:
-        path = self._new_directory() / "download"
-        fetched = download(url, path, self._step.checksum)
+        downloads = self._settings.downloads
+        fetched = downloads.known(url) if downloads is not None and not self._step.checksum else None
+        if fetched is None:
+            fetched = download(url, self._new_directory() / "download", self._step.checksum)
         name = file_name(url)
-        entry = Entry(name, FileType.FILE, _URL_MODE, 0, 0, fetched.mtime, fetched.size, content=FileContent(str(path)))
+        entry = Entry(
+            name, FileType.FILE, _URL_MODE, 0, 0, fetched.mtime, fetched.size, content=FileContent(str(fetched.path))
+        )
         if not (self._step.unpack and self._unpack(entry)):
             self.copier.copy(iter([Found("", entry, True)]), name, self._step.destination, contents=False)
 

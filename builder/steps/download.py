@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,6 +79,33 @@ def last_modified(url: str) -> int | None:
             raise _refused(shown, response)
         modified = response.headers.get("Last-Modified", "")
     return _nanoseconds(modified) // 10**9 or None
+
+
+class Downloads:
+    """Files of URLs that were fetched to know what they are, for the ADD that copies them. Thread-safe.
+
+    They lie in `directory`, which is made when it is needed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._fetched: dict[str, Downloaded] = {}
+
+    def fetch(self, url: str) -> Downloaded:
+        """The file of `url`, fetched once. Raises ContextError."""
+        with self._lock:
+            known = self._fetched.get(url)
+            if known is None:
+                self._directory.mkdir(exist_ok=True)
+                known = download(url, self._directory / str(len(self._fetched)))
+                self._fetched[url] = known
+            return known
+
+    def known(self, url: str) -> Downloaded | None:
+        """The file of `url`, if it was fetched before."""
+        with self._lock:
+            return self._fetched.get(url)
 
 
 class _Interrupted(ContextError):

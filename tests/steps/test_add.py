@@ -24,7 +24,7 @@ from builder.rootfs.layered import LayeredTree
 from builder.rootfs.tree import Tree
 from builder.steps.add import AddSettings, add_changes
 from builder.steps.context import ContextTree
-from builder.steps.download import download, file_name, redacted
+from builder.steps.download import Downloads, download, file_name, redacted
 from builder.steps.step import HeredocFile
 from tests.steps.trees import NOW, SETTINGS, add_step, directory, file, image, listing, symlink, text, tree
 
@@ -341,6 +341,19 @@ class TestUrls:
         with_user = server.replace("http://", "http://user:p%40ss@")
         sent = text(added(context, tree(), f"{with_user}/authorization").entry("o/authorization"))
         assert sent == "Basic " + base64.b64encode(b"user:p@ss").decode()
+
+    def test_what_was_fetched_for_a_key_is_not_fetched_again(self, context: Path, server: str, tmp_path: Path) -> None:
+        """ADD does not even make a directory of its own."""
+        downloads = Downloads(tmp_path / "downloads")
+        url = f"{server}/dir/file.txt"
+        assert downloads.known(url) is None
+        first = downloads.fetch(url)
+        assert downloads.fetch(url) is downloads.known(url) is first
+        (tmp_path / "work").mkdir()
+        settings = AddSettings(tmp_path / "work", downloads=downloads)
+        changes = add_changes(add_step(url, to="/o/"), ContextTree(context), tree(), SETTINGS, settings)
+        assert text(tree().apply(changes).entry("o/file.txt")) == CONTENTS.decode()
+        assert list((tmp_path / "work").iterdir()) == []
 
     def test_credentials_are_not_shown(self, context: Path, server: str) -> None:
         url = server.replace("http://", "http://user:hush@") + "/status/404?token=hush"
