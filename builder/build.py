@@ -22,8 +22,8 @@ from builder.oci.config import ImageConfig
 from builder.oci.image import Image, Layer
 from builder.oci.media_types import ImageFormat
 from builder.oci.platform import Platform
-from builder.plan import SCRATCH, ImageBase, Plan, PlannedStage, ScratchBase, StageBase
-from builder.reuse import Reuse
+from builder.plan import SCRATCH, Base, ImageBase, Plan, PlannedStage, ScratchBase, StageBase
+from builder.reuse import Reuse, no_reuse
 from builder.stage import BuiltStage, Results, StageSettings, StepWork, Workshop, build_stage
 from builder.steps.step import BindMount, CopyStep, FromImage, RunStep, Step
 
@@ -97,6 +97,7 @@ def build(
                 stopped.is_set,
                 _names(number, plans, owners),
                 lambda steps: _fetch_ahead(steps, results, isolation, ahead),
+                _bases_of_roots(plans, reuse) if isolation.shares_layers else frozenset(),
             )
             return _Build(plan, owners[number], results, workshop, reuse[number] if reuse else None)
 
@@ -123,6 +124,19 @@ def build(
     return [
         {index: _finish(job.results.image(index), job.plan, settings) for index in job.plan.targets} for job in builds
     ]
+
+
+def _bases_of_roots(plans: Sequence[Plan], reuse: Sequence[Reuse]) -> frozenset[Base]:
+    """The images that some stage runs something on."""
+    found = set[Base]()
+    for number, plan in enumerate(plans):
+        for stage in plan.stages:
+            cached = reuse[number].stage(stage.index) if reuse else no_reuse()
+            done = {*cached.hits, *cached.covered}
+            runs = (n for n, step in enumerate(stage.steps) if isinstance(step, RunStep) and n not in done)
+            if isinstance(stage.base, ImageBase) and any(True for _ in runs):
+                found.add(stage.base)
+    return frozenset(found)
 
 
 def _fetch_ahead(steps: Iterable[Step], results: Results, isolation: Isolation, pool: Executor) -> None:

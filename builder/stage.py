@@ -25,7 +25,7 @@ from builder.layer.squash import squash
 from builder.layer.writer import LayerFormat, write_layer
 from builder.oci.config import History
 from builder.oci.image import Image, Layer
-from builder.plan import PlannedStage, StageBase
+from builder.plan import Base, PlannedStage, StageBase
 from builder.reuse import StageReuse, makes_layer, no_reuse
 from builder.rootfs.entry import Change
 from builder.rootfs.layered import LayeredTree
@@ -83,6 +83,7 @@ class StageSettings:
 class Workshop:
     """What all stages of a build share. `names` says how each stage is shown, by its index.
 
+    `shared` are bases that some stage of the build will have a root on, where a second root costs next to nothing.
     `fetch_ahead` begins to fetch what the steps that it is given will read; it returns at once and never raises.
     """
 
@@ -96,6 +97,7 @@ class Workshop:
     stopped: Callable[[], bool]
     names: Mapping[int, str]
     fetch_ahead: Callable[[Sequence[Step]], None]
+    shared: frozenset[Base] = frozenset()
 
 
 class BuiltStage:
@@ -214,9 +216,13 @@ class _Builder:
     def _prepare_root(self, steps: Sequence[Step]) -> None:
         """Open a root if one of `steps`, all that are left to take, is a RUN.
 
-        It is needed sooner or later: COPY onto a root costs less than unpacking what COPY wrote.
+        It is needed sooner or later: COPY onto a root costs less than unpacking what COPY wrote. Where another stage
+        unpacks the same base, a root also costs less than reading the base's layers a second time.
         """
         first_run = next((step for step in steps if isinstance(step, RunStep)), None)
+        if first_run is None and self._planned.base in self._shop.shared and any(map(makes_layer, steps)):
+            self._open_root()
+            return
         if first_run is None:
             self._shop.listener.tell(Message("Skipping unpacking as no commands require it."))
             return

@@ -130,6 +130,11 @@ class Isolation(Protocol):
         """Whether other work may go on while a step runs: other stages, uploads. Several roots may be open anyway."""
         ...
 
+    @property
+    def shares_layers(self) -> bool:
+        """Whether a further root on layers that another root has costs next to nothing."""
+        ...
+
     def open_root(self, image: Image) -> AbstractContextManager[Root]:
         """Unpack `image` (each layer once, whichever root needs it first) and open a root on it.
 

@@ -28,6 +28,7 @@ class Chroot:
 
     name = "chroot"
     concurrent = True
+    shares_layers = False
 
     def __init__(self, work_dir: Path, not_applied: Callable[[Entry, str], None]) -> None:
         self._work_dir = work_dir

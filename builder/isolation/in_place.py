@@ -46,6 +46,7 @@ class InPlace:
 
     name = "in-place"
     concurrent = False
+    shares_layers = False
 
     def __init__(self, place: Place, not_applied: Callable[[Entry, str], None], listener: Listener) -> None:
         """Swaps once to see that it works. Raises IsolationError when not; then everything is as before."""

@@ -91,6 +91,7 @@ class Namespaces:
                 listener.tell(Message(text))
             layers = kept.layers(_form(ground.entered, self._kind)) if not reason else None
         self._keeps = layers is not None
+        self.shares_layers = ground.overlay
         self._store = LayerStore(work_dir, self._kind.xattr, self._owners, not_applied, layers, listener)
 
     def keep(self, image: Image) -> bool:

@@ -14,6 +14,7 @@ class NoIsolation:
 
     name = "none"
     concurrent = True
+    shares_layers = False
 
     def __init__(self, reason: str = "") -> None:
         self._reason = reason
