@@ -141,10 +141,12 @@ def _bases_of_roots(plans: Sequence[Plan], reuse: Sequence[Reuse]) -> frozenset[
 
 def _fetch_ahead(steps: Iterable[Step], results: Results, isolation: Isolation, pool: Executor) -> None:
     """Begin to fetch the images that `steps` read from; what goes wrong is told by the step that needs the image."""
+    if not isolation.concurrent:
+        return  # nothing may go on beside a RUN
     for step in steps:
         if isinstance(step, CopyStep) and isinstance(step.origin, FromImage):
             pool.submit(lambda origin: results.files(origin).tree(), step.origin)
-        if isinstance(step, RunStep) and isolation.concurrent:
+        if isinstance(step, RunStep):
             for mount in step.mounts:
                 if isinstance(mount, BindMount) and isinstance(mount.origin, FromImage):
                     pool.submit(lambda origin: results.files(origin).directory(), mount.origin)
