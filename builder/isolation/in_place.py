@@ -19,7 +19,7 @@ from typing import Any
 
 from builder.errors import IsolationError
 from builder.events import Listener, Message
-from builder.isolation import AgentSocket, Process, Root, SecretFile
+from builder.isolation import AgentSocket, Process, ProcessMount, Root, SecretFile
 from builder.isolation.chroot import ChrootRunner
 from builder.isolation.container import OWN_PREFIX, Place, is_below
 from builder.isolation.credential_files import taken_away
@@ -157,11 +157,15 @@ class InPlaceRunner:
         directory.mkdir()
         try:
             with ExitStack() as stack:
-                in_dev = [mount for mount in process.mounts if mount.target.startswith("/dev/")]
+                in_dev = [
+                    mount
+                    for mount in process.mounts
+                    if isinstance(mount, SecretFile) and mount.target.startswith("/dev/")
+                ]
                 mounts = [_reachable(mount, stack) for mount in process.mounts if mount not in in_dev]
                 mounts += [file for file in network_files(process) if file.target.lstrip("/") not in kept]
                 lay_in(mounts, {}, root, directory, self._caches, stack, exchanged)
-                spec: dict[str, Any] = {**command(process), "kind": "in-place"}
+                spec: dict[str, Any] = {**command(_interpreted(process, in_dev)), "kind": "in-place"}
                 spec |= {"pid_namespace": False, "nested": None, "filter": None}
                 shown = self._shown(root, kept, in_dev, exchanged)
                 launch(running, spec, process.output, around=shown)
@@ -170,13 +174,13 @@ class InPlaceRunner:
 
     @contextmanager
     def _shown(
-        self, root: Path, kept: Collection[str], in_dev: Collection[Any], exchanged: Exchanged
+        self, root: Path, kept: Collection[str], in_dev: Collection[SecretFile], exchanged: Exchanged
     ) -> Iterator[None]:
         """Inside the context, / is `root`, and what a step should not see is as far away as it can be."""
-        volumes = self._volumes()
         swap = Swap("/", str(self._aside), kept)
         with ExitStack() as stack:
             stack.enter_context(taken_away(self._place.credentials))
+            stack.enter_context(self._watched())
             stack.enter_context(_restored(path for path in self._place.points if path.lstrip("/") in _FILES))
             if self._place.home:
                 stack.enter_context(_closed(self._place.home))
@@ -190,15 +194,17 @@ class InPlaceRunner:
             raise IsolationError(
                 f"the step moved /{lost[0]}, which is this pod's and not the image's", "use --isolation=chroot"
             )
-        for point, before in volumes.items():
-            if os.stat(point).st_mtime_ns != before:
-                self._tell(f"RUN changed {point}, which is a volume of this pod: that is in no layer")
 
-    def _volumes(self) -> dict[str, int]:
-        """The mtimes of directories of this pod that a step can write to and no layer has."""
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Tells of volumes of this pod that a step wrote to: no layer has that."""
         own = ("/proc", "/sys", "/dev", *filter(None, [self._place.home]))
         points = [point for point in self._place.points if not any(is_below(point, other) for other in own)]
-        return {point: os.stat(point).st_mtime_ns for point in points if os.path.isdir(point)}
+        before = {point: os.stat(point).st_mtime_ns for point in points if os.path.isdir(point)}
+        yield
+        for point, mtime in before.items():
+            if os.path.isdir(point) and os.stat(point).st_mtime_ns != mtime:
+                self._tell(f"RUN changed {point}, which is a volume of this pod: that is in no layer")
 
     def _tell(self, text: str) -> None:
         if text not in self._told:
@@ -228,13 +234,24 @@ def covered(process: Process, root: Path, kept: Collection[str]) -> str:
     for mount in process.mounts:
         if not is_below(resolve(tree, mount.target), "dev"):
             continue
-        executable = isinstance(mount, SecretFile) and mount.mode & 0o111
-        if not isinstance(mount, SecretFile) or (executable and os.statvfs("/dev").f_flag & os.ST_NOEXEC):
+        if not isinstance(mount, SecretFile):
             return f"{mount.target} cannot be made in this pod's /dev"
     return ""
 
 
-def _reachable(mount: Any, stack: ExitStack) -> Any:
+def _interpreted(process: Process, files: Collection[SecretFile]) -> Process:
+    """With the interpreter that the kernel would start for a script in /dev, which pods have mounted noexec.
+
+    A heredoc's script is the last argument, of a shell's -c or alone.
+    """
+    script = next((file for file in files if file.target == process.argv[-1]), None)
+    if script is None or not script.data.startswith(b"#!") or not os.statvfs("/dev").f_flag & os.ST_NOEXEC:
+        return process
+    interpreter = os.fsdecode(script.data[2:].partition(b"\n")[0]).strip().split(None, 1)
+    return replace(process, argv=(*interpreter, script.target))
+
+
+def _reachable(mount: ProcessMount, stack: ExitStack) -> ProcessMount:
     """An agent's socket by a descriptor: its path may lead nowhere while another root is shown."""
     if not isinstance(mount, AgentSocket):
         return mount

@@ -42,11 +42,14 @@ def main(name: str, work: Path) -> None:
     answers.flush()
     os.environ["LIMPET_TEST_ENVIRONMENT"] = "password-in-the-environment"
     setting = scenarios.Setting(isolation, work)
+    root = set(os.listdir("/"))
     for line in sys.stdin:
         request = json.loads(line)
         try:
             value = getattr(scenarios, request["scenario"])(setting, **request["arguments"])
-            left = [*os.listdir(work), *(name for name in os.listdir("/") if name.startswith(".limpet-"))]
+            left = os.listdir(work)
+            if isolation.name == "in-place":
+                left += set(os.listdir("/")) ^ root  # nothing of the image may lie there, and nothing be lost
             answer = {"value": value, "left": left, "mounts": mounts_below(work)}
         except Exception:
             answer = {"error": traceback.format_exc()}

@@ -9,6 +9,7 @@ import shutil
 import site
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,14 +37,15 @@ pytestmark = [
 DOCKERFILE = f"""\
 FROM debian AS installed
 COPY packages /packages
-{INSTALL} && rm -rf /packages /var/lib/apt/lists/* /var/cache/* /var/log/*
+{INSTALL.rstrip()} && rm -rf /packages /var/lib/apt/lists/* /var/cache/* /var/log/*
 RUN useradd --uid 2000 --create-home --groups daemon builder \\
- && install -d -o builder -g users -m 2775 /srv/shared && ln -s /srv/shared /srv/link && ln /etc/debian_version /srv/hard \\
- && cp /bin/true /usr/local/bin/setuid && chmod 6755 /usr/local/bin/setuid && mkfifo -m 640 /srv/fifo \\
+ && install -d -o builder -g users -m 2775 /srv/shared && ln -s /srv/shared /srv/link \\
+ && ln /etc/debian_version /srv/hard \\
+ && cp /bin/true /usr/local/bin/setuid && chmod 6755 /usr/local/bin/setuid && mkfifo /srv/fifo \\
  && rm -r /usr/share/doc && touch -d @1000 /srv/shared/old && rm -f /etc/*- /var/log/*
 USER builder
 WORKDIR /home/builder/work
-RUN id >id && umask 027 && mkdir private && echo mine >private/file && ln -s file private/link && [ ! -w /etc/passwd ]
+RUN id >id && umask 027 && mkdir private && echo mine >private/file && ln -s file private/link
 RUN --mount=type=secret,id=token,target=/run/secrets/token,uid=2000 wc -c </run/secrets/token >secret-size
 RUN <<END
 #!/bin/bash
@@ -61,6 +63,7 @@ USER root
 COPY --from=box --chown=2000:daemon /out /opt/box
 RUN chmod 700 /opt/box && mv /srv/shared /srv/moved && rm /srv/fifo && /opt/box/bin/busybox sh -c 'echo $0 >/opt/ran'
 """
+BASE = ROOT / ".cache/image/base"
 WORKS = [
     *(("root", isolation) for isolation in ("namespaces", "in-place", "chroot")),
     *(("confined root", isolation) for isolation in ("in-place", "chroot")),
@@ -70,21 +73,21 @@ WORKS = [
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory, executor_layout: Path) -> Iterator[Path]:
-    """The context, and beside it the base image, where every uid can read them."""
+def context(executor_layout: Path) -> Iterator[Path]:
+    """The context in a directory that every uid can read."""
     assert executor_layout.exists()  # whose making made the base
-    directory = tmp_path_factory.mktemp("isolations")
+    directory = Path(tempfile.mkdtemp(prefix="limpet-isolations-", dir="/var/tmp"))
     directory.chmod(0o755)
-    directory.parent.chmod(0o755)
     context = directory / "context"
     (context / "packages").mkdir(parents=True)
     write_repository(context / "packages")
     shutil.copy("/bin/busybox", context)
     (context / "Dockerfile").write_text(DOCKERFILE)
-    (context / "token").write_text("secret\n")
+    (context / "token").write_text("swordfish\n")
     for path in context.rglob("*"):
         os.chown(path, 65532, 65532)
     yield directory
+    shutil.rmtree(directory)
 
 
 def arguments(isolation: str, context: str, base: str, out: str) -> list[str]:
@@ -98,7 +101,7 @@ def arguments(isolation: str, context: str, base: str, out: str) -> list[str]:
 def expected(context: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The image as this machine makes it, without a pod."""
     out = tmp_path_factory.mktemp("expected")
-    argv = arguments("namespaces", str(context / "context"), f"{ROOT}/.cache/image/base", str(out))
+    argv = arguments("namespaces", str(context / "context"), str(BASE), str(out))
     check(subprocess.run([sys.executable, "-m", "builder", *argv], cwd=ROOT, capture_output=True, text=True))
     return contents(out / "image")
 
@@ -149,36 +152,30 @@ def test_images_are_equal(
     for name in ("out", "work"):
         (tmp_path / name).mkdir()
         (tmp_path / name).chmod(0o777)
-    volumes = {context / "context": "/context", ROOT / ".cache/image/base": "/base", tmp_path / "out": "/out"}
+    volumes = {context / "context": "/pod/context", BASE: "/pod/base", tmp_path / "out": "/pod/out"}
     if isolation == "namespaces":
         volumes[tmp_path / "work"] = "/limpet/work"
-    done = pod.run(executor, ["/limpet/bin/limpet", *arguments(isolation, "/context", "/base", "/out")], volumes)
+    done = pod.run(
+        executor, ["/limpet/bin/limpet", *arguments(isolation, "/pod/context", "/pod/base", "/pod/out")], volumes
+    )
     check(done)
     assert differences(contents(tmp_path / "out/image"), expected) == []
     assert list((tmp_path / "work").iterdir()) == []
 
 
-def test_images_of_a_user_with_subordinate_ids_are_equal(
-    context: Path, expected: dict[str, Any], tmp_path: Path
-) -> None:
+def test_images_of_a_user_with_subordinate_ids_are_equal(context: Path, expected: dict[str, Any]) -> None:
+    for name in ("out", "work"):
+        (context / name).mkdir()
+        (context / name).chmod(0o777)
     try:
-        command = [*PLACES["subordinate-ids"].command(tmp_path), "/usr/bin/env", "-i", "PATH=/usr/bin:/bin"]
-        command += [f"PYTHONPATH={CHECKOUT}:{site.getsitepackages()[0]}", interpreter_for_anyone()]
+        command = [*PLACES["subordinate-ids"].command(context), "/usr/bin/env", "-i", "PATH=/usr/bin:/bin"]
+        command += [f"PYTHONPATH={CHECKOUT}:{site.getsitepackages()[0]}", interpreter_for_anyone(), "-m", "builder"]
     except Absent as reason:
         pytest.skip(str(reason))
-    for path in (tmp_path, tmp_path / "out", tmp_path / "work"):
-        path.mkdir(exist_ok=True)
-        path.chmod(0o777)
-    argv = arguments("namespaces", str(context / "context"), f"{ROOT}/.cache/image/base", str(tmp_path / "out"))
-    check(
-        subprocess.run(
-            [*command, "-m", "builder", *argv, f"--work-dir={tmp_path}/work"],
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-        )
-    )
-    assert differences(contents(tmp_path / "out/image"), expected) == []
+    argv = arguments("namespaces", str(context / "context"), str(BASE), str(context / "out"))
+    argv.append(f"--work-dir={context}/work")
+    check(subprocess.run([*command, *argv], cwd=CHECKOUT, capture_output=True, text=True))
+    assert differences(contents(context / "out/image"), expected) == []
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -188,7 +185,7 @@ def test_what_does_not_work_is_refused_with_the_reason(kind: PodKind, executor: 
     refused = {each["name"]: each["reason"] for each in report["isolations"] if not each["works"]}
     for isolation, reason in refused.items():
         assert (kind.name, isolation) not in WORKS
-        argv = arguments(isolation, "/context", "/base", "/tmp")
-        done = kind.run(executor, ["/limpet/bin/limpet", *argv], {context / "context": "/context"})
+        argv = arguments(isolation, "/pod/context", "/pod/base", "/tmp")
+        done = kind.run(executor, ["/limpet/bin/limpet", *argv], {context / "context": "/pod/context"})
         assert done.returncode == 1
         assert f"--isolation={isolation} does not work here: {reason.partition(';')[0]}" in done.stderr
