@@ -113,6 +113,7 @@ def test_many_builds_at_once_some_of_them_killed(crowd: Crowd) -> None:
         arguments = [f"--cache-dir={store}", "--cache=true", f"--cache-repo={crowd.registry.host}/stress/cache"]
         arguments += ["--cache-copy-layers"] * chance.choice((0, 1))
         arguments += ["--cache-dir-size=2Mi"] * (chance.random() < 0.2)
+        arguments += ["--cache-mounts=registry"] * (chance.random() < 0.3)
         plans.append((number, name, arguments, chance.uniform(0.3, 2) if chance.random() < 0.4 else None))
 
     def carry_out(plan: tuple[int, str, list[str], float | None]) -> bool:
