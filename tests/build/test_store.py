@@ -96,14 +96,18 @@ def own(limpet: Builder, base: Path, tmp_path: Path) -> Iterator[Shop]:
         yield Shop(limpet, server, tmp_path / "store", "base")
 
 
-def test_the_second_build_pulls_nothing(shop: Shop) -> None:
-    digest, _ = shop.build()
+@pytest.mark.parametrize("isolation", ["auto", "chroot"])
+def test_the_second_build_pulls_nothing(shop: Shop, isolation: str) -> None:
+    if isolation == "chroot" and os.geteuid() != 0:
+        pytest.skip("chroot needs root")
+    digest, _ = shop.build(f"--isolation={isolation}")
     before = shop.pulled()
     assert [request for request in before if "/blobs/" in request]
-    again, log = shop.build()
+    again, log = shop.build(f"--isolation={isolation}")
     assert again == digest
     assert "Returning cached image manifest" in log
     assert shop.pulled()[len(before) :] == [f"HEAD /v2/{shop.name}/manifests/1 200"]
+    assert_consistent(shop.store)
 
 
 def test_a_tag_that_moved_is_noticed(shop: Shop, tmp_path: Path) -> None:
