@@ -250,20 +250,23 @@ class Making:
 
 
 def remove_unused(root: Path, path: Path) -> bool:
-    """Remove the entry at `path` unless somebody uses it. Raises OSError."""
+    """Remove the entry at `path` unless somebody uses it, or it is another user's private one. Raises OSError."""
     try:
         descriptor = lock_exclusive(path / "lock")
-    except (FileNotFoundError, NotADirectoryError):
+    except PermissionError:
         return False
+    except (FileNotFoundError, NotADirectoryError):
+        descriptor = -1  # without a lock, nobody can use it
     if descriptor is None:
         return False
     try:
         removed = _take_away(root, path)
         if removed is not None:
             remove_tree(removed)
+        return removed is not None
     finally:
-        os.close(descriptor)
-    return True
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def discard(root: Path, path: Path) -> None:

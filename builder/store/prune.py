@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -65,8 +66,9 @@ def remove_leftovers(root: Path) -> None:
     """Remove what killed builds left half-made or half-removed. Raises OSError."""
     for path in (*(root / NAMES).glob(".*"), *root.glob(f"{PROBE}*")):
         # They live for moments, and have no lock that would tell whose they are.
-        if path.lstat().st_mtime < time.time() - 3600:
-            remove_tree(path) if path.is_dir() else path.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            if path.lstat().st_mtime < time.time() - 3600:
+                remove_tree(path) if path.is_dir() else path.unlink()
     partial = root / PARTIAL
     if not partial.is_dir():
         return
@@ -100,7 +102,8 @@ def _entries(root: Path) -> Iterator[StoredEntry]:
                 used = os.stat(path / "lock").st_mtime
                 size = json.loads((path / "entry.json").read_bytes())["size"]
                 yield StoredEntry(kind, name, int(size), used, path)
-            except FileNotFoundError:
-                continue  # somebody else removes it
+            except PermissionError:
+                continue  # another user's private one
             except (OSError, ValueError, KeyError, TypeError):
-                yield StoredEntry(kind, name, 0, 0.0, path)  # damaged: to be removed first
+                if path.is_dir():  # otherwise somebody else has just removed it
+                    yield StoredEntry(kind, name, 0, 0.0, path)  # damaged: to be removed first

@@ -150,6 +150,18 @@ def test_a_damaged_entry_is_replaced_and_its_users_keep_it(tmp_path: Path, heard
     assert os.listdir(tmp_path / PARTIAL) == []
 
 
+def test_damaged_entries_are_the_first_to_go(tmp_path: Path, heard: Heard) -> None:
+    entries = Entries(tmp_path, heard)
+    for name in ("good", "no lock", "no entry.json"):
+        os.utime(make(entries, name).path / "lock", (1, 1))
+    entries.close()
+    (tmp_path / "kind/no lock/lock").unlink()
+    (tmp_path / "kind/no entry.json/entry.json").unlink()
+    assert prune(tmp_path, unused_since=1).removed == 2
+    assert os.listdir(tmp_path / "kind") == ["good"]
+    assert os.listdir(tmp_path / PARTIAL) == []
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "kind", "name": "other", "size": 1}'])
 def test_an_entry_that_does_not_say_what_it_is(tmp_path: Path, heard: Heard, text: str) -> None:
     one = Entries(tmp_path, heard)
