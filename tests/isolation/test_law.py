@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builder.errors import ImageError
-from builder.rootfs.entry import Change, FileType, Opaque, Whiteout
+from builder.rootfs.entry import Change, Entry, FileType, Opaque, Whiteout
 from builder.rootfs.layered import LayeredTree
 from tests.isolation.places import Place
 from tests.layer.conftest import tar_of
@@ -45,19 +45,14 @@ scripts = st.lists(commands, min_size=1, max_size=10).map(
 )
 
 
-def removing_something(layers: list[list[Change]]) -> list[list[Change]]:
-    """`layers` without removals inside directories that no layer below has.
-
-    A known limit of overlay roots: a layer is unpacked without those below, and a whiteout needs a directory to lie
-    in, so an empty one appears where there was none.
-    """
+def hiding_something(layers: list[list[Change]]) -> list[list[Change]]:
+    """`layers` without opaque markers of directories that no layer below has: readers differ on what they make."""
     tree, kept = LayeredTree(), []
     for layer in layers:
         changes: list[Change] = []
         for change in layer:
-            inside = change.path.rpartition("/")[0] if isinstance(change, Whiteout) else change.path
-            below = tree.entry(inside)
-            if not isinstance(change, Whiteout | Opaque) or (below and below.type is FileType.DIRECTORY):
+            below = tree.entry(change.path)
+            if not isinstance(change, Opaque) or (below and below.type is FileType.DIRECTORY):
                 changes.append(change)
         kept.append(changes)
         try:
@@ -72,5 +67,13 @@ def removing_something(layers: list[list[Change]]) -> list[list[Change]]:
 )
 @given(layers=image, steps=st.lists(scripts, min_size=1, max_size=2))
 def test_base_and_layers_make_the_root(place: Place, layers: list[list[Change]], steps: list[str]) -> None:
-    tars = [base64.b64encode(tar_of(layer)).decode() for layer in removing_something(layers)]
+    tars = [base64.b64encode(tar_of(layer)).decode() for layer in hiding_something(layers)]
     assert place("law", tars=tars, scripts=steps) == []
+
+
+@pytest.mark.parametrize("below", [[], [Entry("gone", FileType.FILE)], [Entry("gone", FileType.DIRECTORY)]])
+def test_removals_where_nothing_is(place: Place, below: list[Change]) -> None:
+    """A whiteout needs a directory to lie in; where no layer below has one, none appears, and no file makes way."""
+    removals: list[Change] = [Whiteout("gone/a"), Whiteout("gone/b/c")]
+    tars = [base64.b64encode(tar_of(layer)).decode() for layer in (below, removals)]
+    assert place("law", tars=tars, scripts=["true"]) == []
