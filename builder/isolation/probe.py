@@ -73,7 +73,7 @@ def probe_in_place(work_dir: Path, environ: Mapping[str, str], anywhere: bool = 
     if failure:
         return None, failure
     if not os.access("/", os.W_OK):
-        return None, "the root file system is read-only"
+        return None, "the root directory cannot be written: it is read-only, or DAC_OVERRIDE is missing"
     place = Place(points, home)
     if not place.holds(work_dir):
         return None, f"the work directory {work_dir} would be swapped away; let --work-dir name a volume"

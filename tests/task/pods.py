@@ -28,9 +28,10 @@ OF_ANYONE = {
 
 @dataclass(frozen=True)
 class PodKind:
-    """A container with the security context `security`."""
+    """A container with the security context `security`, and what docs/pods.md calls it."""
 
     name: str
+    title: str
     security: Mapping[str, Any]
 
     def __str__(self) -> str:
@@ -65,11 +66,27 @@ class PodKind:
 
 
 KINDS = (
-    PodKind("root", {"seccompProfile": UNCONFINED}),
-    PodKind("root of the Task", {**OF_TASK, "seccompProfile": UNCONFINED}),
-    PodKind("confined root", {"seccompProfile": CONFINED}),
-    PodKind("confined root of the Task", {**OF_TASK, "seccompProfile": CONFINED}),
-    PodKind("uid 1000", {**OF_ANYONE, "seccompProfile": UNCONFINED}),
-    PodKind("restricted", {**OF_ANYONE, "seccompProfile": CONFINED}),
-    PodKind("root without capabilities", {"capabilities": {"drop": ["ALL"]}, "seccompProfile": CONFINED}),
+    PodKind("root", "root, default capabilities, no seccomp profile", {"seccompProfile": UNCONFINED}),
+    PodKind(
+        "root of the Task",
+        "root, the Task's security context, no seccomp profile",
+        {**OF_TASK, "seccompProfile": UNCONFINED},
+    ),
+    PodKind("confined root", "root, default capabilities, seccomp RuntimeDefault", {"seccompProfile": CONFINED}),
+    PodKind(
+        "confined root of the Task",
+        "root, the Task's security context, seccomp RuntimeDefault",
+        {**OF_TASK, "seccompProfile": CONFINED},
+    ),
+    PodKind("uid 1000", "uid 1000, no capability, no seccomp profile", {**OF_ANYONE, "seccompProfile": UNCONFINED}),
+    PodKind(
+        "restricted",
+        "uid 1000, no capability, seccomp RuntimeDefault (`restricted`)",
+        {**OF_ANYONE, "seccompProfile": CONFINED},
+    ),
+    PodKind(
+        "root without capabilities",
+        "root, no capability, seccomp RuntimeDefault",
+        {"capabilities": {"drop": ["ALL"]}, "seccompProfile": CONFINED},
+    ),
 )
