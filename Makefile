@@ -10,7 +10,7 @@ help:
 	@echo "make image  build the executor image into .cache/image/executor (scripts/image.sh pushes it)"
 	@echo "make catalog  write catalog/ from task/"
 	@echo "make bench  compare with buildah (minutes)"
-	@echo "make differential KANIKO=/path/to/executor  compare with kaniko, file by file (minutes)"
+	@echo "make differential KANIKO=/path/to/executor  compare with kaniko (or BUILDKIT=DIRECTORY), file by file"
 	@echo "make clean  remove what these commands made"
 
 setup:
@@ -35,7 +35,7 @@ bench: setup
 	@$(VENV)/bin/python benchmarks/run.py
 
 differential: setup
-	@$(VENV)/bin/python -m tests.kaniko.differential --executor $(KANIKO)
+	@$(VENV)/bin/python -m tests.kaniko.differential $(if $(BUILDKIT),--buildkit $(BUILDKIT),--executor $(KANIKO))
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,13 +1,15 @@
-"""The corpus built by Limpet and by a kaniko executor, compared file by file.
+"""The corpus built by Limpet and by a kaniko executor, or by BuildKit, compared file by file.
 
     python -m tests.kaniko.differential --executor /path/to/kaniko/executor [--only WORD]... [--report FILE]
+    python -m tests.kaniko.differential --buildkit /directory/of/buildkitd/and/buildctl [...]
 
 The executor is a static binary, e.g. from kaniko's image or from `go install` of its Go module. It takes the directory
 it runs in apart, so it gets a root directory of its own for each case (chroot in a mount and PID namespace); nothing
 of this machine is in there but the case's directory. Needs root, docker-registry, lighttpd and busybox-static.
 
-Every difference is listed with the row of the table in docs/migrating-from-kaniko.md that explains it. Exit code 1
-when one has no explanation. Times of files and the wording of errors and histories are not compared.
+Every difference is listed with the row of the table in docs/migrating-from-kaniko.md that explains it; for BuildKit,
+the reasons are in tests/kaniko/buildkit.py. Exit code 1 when one has no explanation. Times of files and the wording of
+errors and histories are not compared.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests.kaniko.buildkit import REASONS, Buildkit, buildkit
 from tests.kaniko.cases import Case, read_cases
 from tests.kaniko.conftest import Servers, environment_of, fill, push_bases, run, write_case
 from tests.kaniko.contents import Contents, read
@@ -77,11 +80,12 @@ class Verdict:
         return "differ" if self.differences else "same"
 
 
-def _explained(case: Case, differences: list[str]) -> Verdict:
+def explained(case: Case, differences: list[str], reason: str) -> Verdict:
+    """The verdict on `differences`; `reason` is that of those that not every case has, "" if nobody knows it."""
     found = []
     for text in differences:
-        everywhere = next((reason for words, reason in _EVERYWHERE if text.startswith(words)), "")
-        found.append((everywhere or case.kaniko or "NOT EXPLAINED", text))
+        everywhere = next((why for words, why in _EVERYWHERE if text.startswith(words)), "")
+        found.append((everywhere or reason or "NOT EXPLAINED", text))
     return Verdict(case, tuple(found))
 
 
@@ -166,20 +170,38 @@ def _same_device(one: Path, other: Path) -> bool:
     return one.stat().st_dev == other.stat().st_dev
 
 
-def compare(case: Case, ours: Outcome, theirs: Outcome) -> Verdict:
+def compare(case: Case, ours: Outcome, theirs: Outcome) -> list[str]:
     """What differs between two outcomes of one case."""
-    if _UNKNOWN_FLAG in theirs.done.err:
-        return Verdict(case, cannot=theirs.done.err.strip().splitlines()[0])
     if (ours.done.code == 0) != (theirs.done.code == 0):
         last = (theirs.done.err.strip().splitlines() or [""])[-1]
-        return _explained(case, [f"exit code {theirs.done.code} instead of {ours.done.code}: {last}"])
-    found: list[str] = []
-    if ours.done.code != theirs.done.code:
-        found.append(f"exit code {theirs.done.code} instead of {ours.done.code}")
+        return [f"exit code {theirs.done.code} instead of {ours.done.code}: {last}"]
     layouts = [outcome.layout / "index.json" for outcome in (ours, theirs)]
     if ours.done.code == 0 and all(layout.exists() for layout in layouts):
-        found += _images(read(ours.layout), read(theirs.layout))
-    return _explained(case, found)
+        return _images(read(ours.layout), read(theirs.layout))
+    return []
+
+
+def with_kaniko(case: Case, ours: Outcome, kaniko: Kaniko, servers: Servers) -> Verdict:
+    """Limpet's outcome beside kaniko's; its exit codes count, too."""
+    theirs = kaniko.run(case, servers)
+    if _UNKNOWN_FLAG in theirs.done.err:
+        return Verdict(case, cannot=theirs.done.err.strip().splitlines()[0])
+    found = compare(case, ours, theirs)
+    if ours.done.code != theirs.done.code and not found:
+        found = [f"exit code {theirs.done.code} instead of {ours.done.code}"]
+    return explained(case, found, case.kaniko)
+
+
+def with_buildkit(case: Case, ours: Outcome, other: Buildkit, servers: Servers) -> Verdict:
+    """Limpet's outcome beside BuildKit's."""
+    if ours.done.code and "error: Dockerfile" not in ours.done.err and "error: stage" not in ours.done.err:
+        return Verdict(case, cannot="an error of the command line, or of a registry")
+    theirs = other.run(case, servers)
+    if theirs is None:
+        return Verdict(case, cannot=f"no such flags: {' '.join(case.arguments)}")
+    # Where the base has none, it leaves the directories on which it mounts.
+    found = [text for text in compare(case, ours, theirs) if text.split()[0] not in ("/dev", "/proc", "/sys")]
+    return explained(case, found, REASONS.get(case.name, ""))
 
 
 def _images(ours: Contents, theirs: Contents) -> list[str]:
@@ -207,8 +229,10 @@ def _images(ours: Contents, theirs: Contents) -> list[str]:
 
 def main() -> int:
     """Compare, print the differences by reason, and say whether all are explained."""
-    parser = argparse.ArgumentParser(description="Compare Limpet with a kaniko executor.")
-    parser.add_argument("--executor", type=Path, required=True, help="kaniko's binary")
+    parser = argparse.ArgumentParser(description="Compare Limpet with kaniko or BuildKit.")
+    other = parser.add_mutually_exclusive_group(required=True)
+    other.add_argument("--executor", type=Path, help="kaniko's binary")
+    other.add_argument("--buildkit", type=Path, help="directory of buildkitd and buildctl")
     parser.add_argument("--only", action="append", default=[], help="cases whose name contains this")
     parser.add_argument("--report", type=Path, help="write the report here as well")
     options = parser.parse_args()
@@ -220,21 +244,27 @@ def main() -> int:
         push_bases(hub.host)
         fill(web.root)
         servers = Servers(hub.host, web.host)
-        executor, kaniko = stack.enter_context(forks()), Kaniko(options.executor, scratch)
+        executor = stack.enter_context(forks())
+        if options.buildkit:
+            daemon = stack.enter_context(buildkit(options.buildkit, scratch, hub.host))
         verdicts = []
         for number, case in enumerate(cases):
             directory = scratch / f"limpet{number}"
             directory.mkdir()
-            verdicts.append(compare(case, run(case, executor, servers, directory), kaniko.run(case, servers)))
+            ours = run(case, executor, servers, directory)
+            if options.buildkit:
+                verdicts.append(with_buildkit(case, ours, daemon, servers))
+            else:
+                verdicts.append(with_kaniko(case, ours, Kaniko(options.executor, scratch), servers))
             print(f"{number + 1}/{len(cases)} {case.name}: {verdicts[-1].kind}", file=sys.stderr)
-    text = report(verdicts)
+    text = report(verdicts, kaniko=not options.buildkit)
     print(text)
     if options.report:
         options.report.write_text(text + "\n")
     return 1 if any(reason == "NOT EXPLAINED" for verdict in verdicts for reason, _ in verdict.differences) else 0
 
 
-def report(verdicts: list[Verdict]) -> str:
+def report(verdicts: list[Verdict], *, kaniko: bool) -> str:
     """Counts, then every difference by its reason."""
     kinds = Counter(verdict.kind for verdict in verdicts)
     lines = [f"{len(verdicts)} cases: " + ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))]
@@ -245,10 +275,16 @@ def report(verdicts: list[Verdict]) -> str:
     for reason, members in sorted(by_reason.items()):
         lines += ["", f"{reason}: {len({name for name, _ in members})} cases"]
         lines += [f"  {name}: {text}" for name, text in members]
-    alike = [verdict.case.name for verdict in verdicts if verdict.kind == "same" and verdict.case.kaniko]
-    if alike:
-        lines += ["", "expected to differ, and do not with this executor:", *(f"  {name}" for name in alike)]
+    if kaniko:
+        lines += _alike(verdicts)
     return "\n".join(lines)
+
+
+def _alike(verdicts: list[Verdict]) -> list[str]:
+    alike = [verdict.case.name for verdict in verdicts if verdict.kind == "same" and verdict.case.kaniko]
+    if not alike:
+        return []
+    return ["", "expected to differ, and do not with this executor:", *(f"  {name}" for name in alike)]
 
 
 if __name__ == "__main__":
