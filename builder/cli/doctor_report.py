@@ -179,17 +179,14 @@ def _advice(report: Report) -> list[str]:
             head = f"For {candidate.name}, in the YAML of the container (in Tekton, of the step):"
             blocks.append(f"{head}\n\n{textwrap.indent(candidate.yaml, '    ')}")
     if work_yaml := _work_yaml(report):
-        head = "For a work directory on a volume, which is faster and which in-place needs, in the YAML of the pod:"
+        head = "For a work directory that is faster, in the YAML of the pod:"
         blocks.append(f"{head}\n\n{textwrap.indent(work_yaml, '    ')}")
     return blocks
 
 
 def _work_yaml(report: Report) -> str:
-    """A volume, where the work directory cannot be written or lies on an overlay: the container's own file system,
-    which cannot carry another overlay, and which in-place changes.
-    """
-    wanted = report.work.failure or report.survey.no_overlay or report.work.filesystem == "overlay"
-    return _EMPTY_DIR.format(directory=report.work.path) if wanted else ""
+    """A volume where the container's own file system cannot be written, or cannot carry an overlay."""
+    return _EMPTY_DIR.format(directory=report.work.path) if report.work.failure or report.survey.no_overlay else ""
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> str:
