@@ -16,7 +16,7 @@ from builder.errors import ContextError
 from context_sources import tar_format
 from context_sources.compression import Plain, decompressed
 from context_sources.read_ahead import read_ahead
-from context_sources.source import FetchSettings, Limits
+from context_sources.source import FetchSettings, Limits, dockerfile_path
 from context_sources.tar_format import Member, Stream
 from context_sources.tree_writer import TreeWriter
 
@@ -86,6 +86,7 @@ def unpack(
         stream = Stream(plain, name)
         attributes = 0
         layer = Layer(tree) if whiteouts else None
+        dockerfile = os.fsencode(dockerfile_path(settings))
         for member in tar_format.read_members(stream):
             budget.entry(member.real_size if member.type == tar_format.FILE else 0)
             attributes += member.has_xattrs
@@ -93,6 +94,8 @@ def unpack(
                 stream.skip(member.size)
             else:
                 write(member, stream, tree)
+                if dockerfile and member.name.removeprefix(b"./") == dockerfile and member.type == tar_format.FILE:
+                    settings.dockerfile_seen(into / os.fsdecode(dockerfile))
         tree.finish()
     if attributes:
         settings.log("warning", f"{name}: extended attributes of {attributes} entries are not kept in a context")

@@ -150,7 +150,7 @@ def download_all(
     total: int,
     settings: FetchSettings,
 ) -> None:
-    """Fetch the objects in parallel; the first that fails ends it all."""
+    """Fetch the objects in parallel, before them the Dockerfile; the first that fails ends it all."""
     done = 0
 
     def count(size: int) -> None:
@@ -158,6 +158,12 @@ def download_all(
         done += size  # a progress that is a chunk behind harms nobody
         settings.progress(done, total)
 
+    first = fetched.get(settings.dockerfile)
+    if first is not None:
+        path = settings.dockerfile
+        download(first, root / path, open_object, f"{name}{path}", count, settings)
+        settings.dockerfile_seen(root / path)
+        fetched = {path: stored for path, stored in fetched.items() if stored is not first}
     with ThreadPoolExecutor(IN_PARALLEL, "context-object") as pool:
         jobs = [
             pool.submit(download, stored, root / path, open_object, f"{name}{path}", count, settings)

@@ -5,6 +5,7 @@ This is all that a third party's source needs to know; docs/context-source-plugi
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,10 @@ def no_progress(done: int, total: int) -> None:
     """Progress that nobody looks at."""
 
 
+def nothing_to_do(path: Path) -> None:
+    """For news that nobody waits for."""
+
+
 def no_log(level: Level, text: str) -> None:
     """A log that nobody reads."""
 
@@ -101,7 +106,9 @@ class FetchSettings:
     `progress` is called with bytes done and bytes in all (0: unknown), `log` with a line, both from any thread.
     `sub_path` and `dockerfile` are relative to the context; a source may use them to fetch less, `fetch` enforces
     `sub_path`. `make_filter` turns the text of a .dockerignore into a predicate over the paths of files, for the
-    sources that can leave files where they are. `stdin` is the descriptor behind `tar://stdin`.
+    sources that can leave files where they are. `dockerfile_seen` is told the Dockerfile's path as soon as the file is
+    there, by sources that have it before the rest; what it does must not raise. `stdin` is the descriptor behind
+    `tar://stdin`.
     """
 
     environment: Mapping[str, str] = field(default_factory=lambda: NO_ENVIRONMENT, repr=False)
@@ -116,6 +123,7 @@ class FetchSettings:
     allow_http: bool = False
     stdin: int = 0
     make_filter: Callable[[str], Wanted] | None = None
+    dockerfile_seen: Callable[[Path], None] = nothing_to_do
     registry_pull: RegistryPull | None = None
 
 
@@ -133,6 +141,13 @@ class Fetched:
     revision: str = ""
     revision_kind: str = ""
     time: int | None = None
+
+
+def dockerfile_path(settings: FetchSettings) -> str:
+    """Where the Dockerfile lies below the directory that a source fills; "" when it is outside of the context."""
+    path = posixpath.normpath(posixpath.join("/", settings.sub_path.lstrip("/"), settings.dockerfile))
+    outside = settings.dockerfile.startswith("/") or "://" in settings.dockerfile
+    return "" if outside else path.lstrip("/")
 
 
 class ContextSource(Protocol):

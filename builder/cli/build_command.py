@@ -100,8 +100,9 @@ def _also_told(asked: OutputSettings, env: Mapping[str, str], output: Output) ->
 
 def _plans_only(settings: Settings, env: Mapping[str, str], output: Output, work: Path) -> list[Plan]:
     client = registries(settings.registry, env, output)
-    sources = fetch_sources(settings, work, env, output, client)
-    return make_plans(settings, sources, Images(client, output), output, source_times(work, env, output))
+    images = Images(client, output)
+    sources = fetch_sources(settings, work, env, output, client, images)
+    return make_plans(settings, sources, images, output, source_times(work, env, output))
 
 
 def _build(
@@ -120,7 +121,7 @@ def _build(
         pushes = _pushes(settings, references, client, output, stack)
         checker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="push-check"))
         allowed = checker.submit(check_push, pushes if settings.output.check_push_permission else [])
-        sources = fetch_sources(settings, work, env, output, client)
+        sources = fetch_sources(settings, work, env, output, client, images)
         plans = make_plans(settings, sources, images, output, source_times(work, env, output))
         if settings.output.print_plan:
             print(render_text(plans), flush=True)

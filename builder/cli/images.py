@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
+from builder.errors import BuildError
 from builder.events import Listener
 from builder.oci import layout
 from builder.oci.image import Image
@@ -28,6 +30,7 @@ class Images:
         self._listener = listener
         self._lock = threading.Lock()
         self._asked: dict[ExternalImage, Future[ResolvedImage]] = {}
+        self._needed: dict[ExternalImage, None] = {}
 
     def prefetch(self, images: Iterable[ExternalImage]) -> None:
         """Ask for the manifests and configs of all `images` at once. An error is kept for whoever needs the image."""
@@ -37,6 +40,12 @@ class Images:
         with ThreadPoolExecutor(min(8, len(wanted)), thread_name_prefix="resolve") as pool:
             for image in wanted:
                 pool.submit(self._resolved, image)
+
+    def hint(self, images: Iterable[ExternalImage]) -> None:
+        """Ask for what will probably be needed. Errors are kept, and an image that nobody needs is never told of."""
+        for image in images:
+            with contextlib.suppress(BuildError):
+                self._found(image)
 
     def config(self, reference: str, platform: Platform) -> BaseImage:
         """What a plan needs of an image. Raises BuildError."""
@@ -57,7 +66,8 @@ class Images:
     def resolved(self) -> list[ResolvedImage]:
         """Every image that came from a registry, in the order they were asked for."""
         with self._lock:
-            futures = [(image, future) for image, future in self._asked.items() if future.done()]
+            futures = [(image, self._asked[image]) for image in self._needed if image in self._asked]
+            futures = [(image, future) for image, future in futures if future.done()]
         return [
             future.result()
             for image, future in futures
@@ -65,6 +75,11 @@ class Images:
         ]
 
     def _resolved(self, image: ExternalImage) -> ResolvedImage:
+        with self._lock:
+            self._needed.setdefault(image)
+        return self._found(image)
+
+    def _found(self, image: ExternalImage) -> ResolvedImage:
         with self._lock:
             future = self._asked.get(image)
             mine = future is None

@@ -20,7 +20,8 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     settings = settings_of(arguments, env)
     with work_directory(settings.build.work_dir, env) as work:
         client = registries(settings.registry, env, output)
-        sources = fetch_sources(settings, work, env, output, client)
-        plans = make_plans(settings, sources, Images(client, output), output, source_times(work, env, output))
+        images = Images(client, output)
+        sources = fetch_sources(settings, work, env, output, client, images)
+        plans = make_plans(settings, sources, images, output, source_times(work, env, output))
     print(render_json(plans) if arguments.text("format") == "json" else render_text(plans))
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,12 +15,13 @@ from builder.cli.output import Output
 from builder.cli.settings import Settings
 from builder.cli.wiring import fetch_context
 from builder.dockerfile.stages import parse
+from builder.errors import BuildError
 from builder.events import DockerfileRead
 from builder.oci.platform import Platform
 from builder.plan import Plan, PlanOptions, ResolveTime, external_images, plan
 from builder.registry.registries import Registries
 from builder.steps.context import IgnoreFile, find_ignore_file
-from context_sources.source import Fetched
+from context_sources.source import Fetched, nothing_to_do
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,9 @@ class Sources:
 
 
 def fetch_sources(
-    settings: Settings, work: Path, env: Mapping[str, str], output: Output, client: Registries
+    settings: Settings, work: Path, env: Mapping[str, str], output: Output, client: Registries, images: Images
 ) -> Sources:
-    """Fetch the contexts, all at once, and find the Dockerfile. Raises ContextError."""
+    """Fetch the contexts, all at once, and find the Dockerfile; base images resolve meanwhile. Raises ContextError."""
     asked = settings.source
     directories = {
         name: address
@@ -42,16 +45,32 @@ def fetch_sources(
         if not address.startswith(("docker-image://", "oci-layout://"))
     }
     with ThreadPoolExecutor(len(directories) + 1, thread_name_prefix="context") as pool:
+
+        def look_ahead(dockerfile: Path) -> None:
+            pool.submit(_resolve_ahead, settings, dockerfile, images)
+
+        here = os.path.isfile(asked.dockerfile)  # it then wins over the context's: see find_dockerfile
+        if here:
+            look_ahead(Path(asked.dockerfile))
         jobs = {
             name: pool.submit(
                 fetch_context, replace(asked, sub_path=""), address, work / f"context-{n}", env, output, client
             )
             for n, (name, address) in enumerate(directories.items(), 1)
         }
-        context = fetch_context(asked, asked.context, work / "context", env, output, client)
+        seen = nothing_to_do if here else look_ahead
+        context = fetch_context(asked, asked.context, work / "context", env, output, client, seen)
         named = {name: job.result() for name, job in jobs.items()}
     dockerfile = find_dockerfile(asked.dockerfile, context.path)
     return Sources(context, named, dockerfile, find_ignore_file(context.path, dockerfile.path))
+
+
+def _resolve_ahead(settings: Settings, path: Path, images: Images) -> None:
+    """Ask for the base images that the Dockerfile at `path` names. What is wrong with it is told when it is planned."""
+    with contextlib.suppress(BuildError, OSError):
+        dockerfile = parse(path.read_bytes(), settings.source.dockerfile)
+        options = [_options(settings, None, platform) for platform in settings.build.platforms or (None,)]
+        images.hint(dict.fromkeys(image for each in options for image in external_images(dockerfile, each)))
 
 
 def make_plans(
@@ -74,16 +93,18 @@ def make_plans(
     return plans
 
 
-def _options(settings: Settings, sources: Sources, platform: Platform | None) -> PlanOptions:
+def _options(settings: Settings, sources: Sources | None, platform: Platform | None) -> PlanOptions:
+    """Without `sources` those that say which images are needed, and no more."""
+    auto_labels = _auto_labels(sources.context) if sources and settings.image.auto_labels else {}
     return PlanOptions(
         build_platform=Platform.host(),
         target_platform=platform,
         build_args=settings.build.build_args,
         targets=settings.build.targets,
-        labels={**(_auto_labels(sources.context) if settings.image.auto_labels else {}), **settings.image.labels},
+        labels={**auto_labels, **settings.image.labels},
         named_contexts=settings.source.named_contexts,
-        epochs=_epochs(sources),
-        ignore_patterns=sources.ignore.patterns if sources.ignore else (),
+        epochs=_epochs(sources) if sources else {},
+        ignore_patterns=sources.ignore.patterns if sources and sources.ignore else (),
         allow=settings.build.allow,
     )
 

@@ -6,7 +6,7 @@ import re
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -89,8 +89,12 @@ def fetch_context(
     env: Mapping[str, str],
     listener: Listener,
     client: Registries,
+    dockerfile_seen: Callable[[Path], None] = sources.nothing_to_do,
 ) -> sources.Fetched:
-    """The build context at `location`. Raises ContextError."""
+    """The build context at `location`. Raises ContextError.
+
+    `dockerfile_seen` is told where the Dockerfile is while the rest is still on its way, if the source can tell.
+    """
     name = re.sub(r"//[^/@]*@", "//", location)
 
     def progress(done: int, total: int) -> None:
@@ -111,6 +115,7 @@ def fetch_context(
         header_file=Path(asked.header_file) if asked.header_file else None,
         allow_http=asked.allow_http,
         make_filter=make_filter,
+        dockerfile_seen=dockerfile_seen,
         registry_pull=lambda text: pull_artifact(Reference.parse(text), client),
     )
     into.mkdir(exist_ok=True)

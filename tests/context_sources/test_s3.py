@@ -297,3 +297,11 @@ def test_the_containers_role(reader: dict[str, str], site: Front, s3: S3Server, 
     site.fault(Answer(200, {}, keys.encode()), "GET", "/role")
     with pytest.raises(ContextError, match=r"the credential was the container's role"):
         fetcher("s3://hidden/context.tar.gz", environment)
+
+
+def test_the_dockerfile_of_a_prefix_comes_first(reader: dict[str, str], site: Front, fetcher: Fetcher) -> None:
+    fetched_before: list[int] = []
+    fetcher(
+        "s3://readable/tree/", reader, dockerfile_seen=lambda path: fetched_before.append(site.count("GET", "/tree/"))
+    )
+    assert fetched_before == [1]
