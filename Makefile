@@ -9,7 +9,7 @@ help:
 	@echo "make test   run every check: ruff, mypy, the import rule, all tests"
 	@echo "make image  build the executor image into .cache/image/executor (scripts/image.sh pushes it)"
 	@echo "make catalog  write catalog/ from task/"
-	@echo "make bench  compare with buildah (minutes)"
+	@echo "make bench  compare with kaniko, BuildKit and buildah (an hour and a half; goes on where it was broken off)"
 	@echo "make differential KANIKO=/path/to/executor  compare with kaniko (or BUILDKIT=DIRECTORY), file by file"
 	@echo "make clean  remove what these commands made"
 
@@ -32,7 +32,8 @@ catalog: setup
 	@$(VENV)/bin/python scripts/generate-catalog.py
 
 bench: setup
-	@$(VENV)/bin/python benchmarks/run.py
+	@benchmarks/get-peers.sh
+	@$(VENV)/bin/python benchmarks/run.py --json .cache/benchmark.json --write-docs
 
 differential: setup
 	@$(VENV)/bin/python -m tests.kaniko.differential $(if $(BUILDKIT),--buildkit $(BUILDKIT),--executor $(KANIKO))
