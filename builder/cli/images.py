@@ -14,7 +14,7 @@ from builder.oci import layout
 from builder.oci.image import Image
 from builder.oci.manifest import ResolvedImage
 from builder.oci.platform import Platform
-from builder.oci.reference import Reference
+from builder.oci.reference import DOCKER_HUB, Reference
 from builder.plan import BaseImage, ExternalImage
 from builder.registry.pull import resolve
 from builder.registry.registries import Registries
@@ -96,8 +96,22 @@ class Images:
         if image.reference.startswith(layout.SCHEME):
             return layout.read(layout.Location.parse(image.reference), image.platform)
         reference, store = Reference.parse(image.reference), self._store
+        try:
+            found = resolve(
+                reference, image.platform, self._registries, self._listener, None if store is None else store.images
+            )
+        except BuildError as error:
+            error.hint = "\n".join(filter(None, (error.hint, _perhaps_a_stage(reference))))
+            raise
         if store is None:
-            return resolve(reference, image.platform, self._registries, self._listener)
-        found = resolve(reference, image.platform, self._registries, self._listener, store.images)
+            return found
         layers = (replace(layer, blob=store.blobs.blob(layer.descriptor, layer.blob)) for layer in found.image.layers)
         return replace(found, image=replace(found.image, layers=tuple(layers)))
+
+
+def _perhaps_a_stage(reference: Reference) -> str:
+    """What to say of a name that was one word: it may have been meant for something else."""
+    registry, _, name = reference.repository.partition("/")
+    if (reference.registry, registry, reference.tag) != (DOCKER_HUB, "library", "latest"):
+        return ""
+    return f"no stage and no --build-context is called {name}, so it is taken for an image of Docker Hub"

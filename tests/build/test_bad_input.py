@@ -89,6 +89,13 @@ def test_a_base_image_that_does_not_exist(limpet: Builder, registry: RegistrySer
     assert tags(registry.host, "derived") == []
 
 
+def test_a_stage_that_is_not_there(limpet: Builder, registry: RegistryServer) -> None:
+    limpet.dockerfile("FROM base AS build\nRUN true\nFROM scratch\nCOPY --from=biuld /bin/busybox /\n")
+    log = limpet.fails("--no-push", f"--registry-map=docker.io={registry.host}", "--skip-default-registry-fallback")
+    assert "error: Dockerfile:4: " in log
+    assert "no stage and no --build-context is called biuld" in log
+
+
 @pytest.mark.parametrize("pull", [False, True], ids=["push", "pull"])
 def test_wrong_credentials(limpet: Builder, tmp_path: Path, pull: bool) -> None:
     with docker_registry(tmp_path / "closed", users={"alice": "right-password"}) as closed:
