@@ -90,14 +90,15 @@ def _checkout(git: Git, into: Path, scratch: Path, keep_git_dir: bool, submodule
             "the ref has moved, or the checksum is another ref's",
         )
     time = int(git.run("log", "-1", "--format=%ct", commit, directory=into))
-    _check_tree(git, into, commit, limits)
+    complete = _check_tree(git, into, commit, limits)
     _retried(git, "checkout", "-q", "--force", "--detach", commit, directory=into)
     if submodules and (into / ".gitmodules").is_file():
         depth = () if git.settings.git.depth == 0 else ("--depth", str(git.settings.git.depth or 1))
         _retried(git, "submodule", "update", "--init", "--recursive", "--jobs", "4", *depth, directory=into)
     if not keep_git_dir:
         _drop_git_directories(into)
-    _measure(into, limits, address)
+    if not complete:
+        _measure(into, limits, address)
     return Checkout(_subdirectory(into, address), commit, time)
 
 
@@ -230,14 +231,20 @@ def _retried(git: Git, *arguments: str, directory: Path) -> str:
     return retried(lambda: git.run(*arguments, directory=directory), transient, what, git.settings)
 
 
-def _check_tree(git: Git, into: Path, commit: str, limits: Limits) -> None:
-    """Count what a checkout would write before it does: a few objects can describe billions of files."""
-    size = 0
+def _check_tree(git: Git, into: Path, commit: str, limits: Limits) -> bool:
+    """Count what a checkout would write before it does: a few objects can describe billions of files.
+
+    False when there will be more than that: submodules, or attributes, by which files come from LFS.
+    """
+    size, complete = 0, True
     with closing(git.lines("ls-tree", "-r", "-l", "--full-tree", commit, directory=into)) as lines:
         for entries, line in enumerate(lines, 1):
-            length = line.partition("\t")[0].split()[-1]
+            described, _, path = line.rstrip('\n"').partition("\t")
+            complete = complete and not path.endswith((".gitattributes", ".gitmodules"))
+            length = described.split()[-1]
             size += int(length) if length.isdigit() else 0
             _check_limits(entries, size, limits, git.address)
+    return complete
 
 
 def _check_limits(entries: int, size: int, limits: Limits, address: GitAddress) -> None:

@@ -138,7 +138,6 @@ class Git:
             section("core", hooksPath="/dev/null", fsmonitor="false"),
             section("protocol", version="2"),
             section("fetch", unpackLimit="1"),  # packs stay packs: taken apart, every object is compressed once more
-            section("checkout", workers="0"),  # one for each processor
             section("safe", directory="*"),
             section("gc", auto="0"),
             section("maintenance", auto="false"),
