@@ -27,7 +27,9 @@ ARG REGISTRY
 FROM ${REGISTRY}/busybox AS made
 ARG WORDS
 RUN mkdir -p /out/dir && echo "$WORDS" >/out/dir/words && ln -s words /out/dir/link && chmod 4755 /out/dir/words
-RUN --mount=type=secret,id=token cat /run/secrets/token >/dev/null && test ! -e /tekton/home && test -z "$DOCKER_CONFIG"
+ARG SEES_MOUNTS
+RUN --mount=type=secret,id=token cat /run/secrets/token >/dev/null && test -z "$DOCKER_CONFIG" \\
+ && test ! -e /tekton/creds/.docker/config.json && test "$SEES_MOUNTS" = "$(test -e /tekton/home && echo yes)"
 FROM ${REGISTRY}/busybox
 COPY --from=made /out /out
 COPY file /
@@ -143,7 +145,11 @@ def run_image(pod: Pod, digest: str, printed: str) -> None:
 @pytest.mark.parametrize(("cluster", "user"), KINDS_WITH_RUN)
 @pytest.mark.parametrize("name", ["limpet", "stepaction"])
 def test_run_with_arguments_and_secrets(pod: Pod, name: str, cluster: str, user: str) -> None:
+    """RUN sees what the pod mounts only in place, and never a credential that can be taken away."""
     be(pod, cluster, user)
+    pod.service_account = pod.service_account or name == "stepaction"
+    if (cluster, user) == ("RuntimeDefault", "root"):
+        pod.params["BUILD_ARGS"] = [*pod.params["BUILD_ARGS"], "SEES_MOUNTS=yes"]
     check(pod, pod.run(name), WORDS + "\n")
 
 
