@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -97,11 +98,12 @@ class Buildkit:
         command += [f"--output=type=oci,dest={archive}", *(substituted(option, places) for option in asked)]
         env = environment_of(case, directory, servers)
         ended = subprocess.run(command, env=env, cwd=directory, capture_output=True, text=True, check=False)
+        outcome = Outcome(Done(ended.returncode, ended.stdout, ended.stderr), directory)
         if ended.returncode == 0:
+            shutil.rmtree(outcome.layout, ignore_errors=True)  # of a case that puts something there itself
             with tarfile.open(archive) as tar:
-                tar.extractall(directory / "layout", filter="fully_trusted")
-            (directory / "layout").rename(directory / "out")
-        return Outcome(Done(ended.returncode, ended.stdout, ended.stderr), directory)
+                tar.extractall(outcome.layout, filter="fully_trusted")
+        return outcome
 
 
 @contextlib.contextmanager
