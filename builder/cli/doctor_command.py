@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from builder.cli.arguments import Arguments
@@ -55,7 +55,7 @@ def _place(parent: Path) -> Iterator[tuple[Path, str]]:
 
     Raises UsageError when there is nowhere that this uid may write to.
     """
-    absent = [path for path in (parent, *parent.parents) if not path.exists()]
+    absent = [path for path in (parent, *parent.parents) if not os.path.lexists(path)]
     place, failure = None, ""
     try:
         try:
@@ -69,7 +69,7 @@ def _place(parent: Path) -> Iterator[tuple[Path, str]]:
         if place:
             shutil.rmtree(place, ignore_errors=True)
         for path in absent:
-            if path.is_dir():
+            with suppress(OSError):  # it was not made after all, or others use it by now
                 path.rmdir()
 
 
@@ -84,7 +84,7 @@ def _elsewhere(parent: Path) -> Path:
 
 def _measured(parent: Path) -> WorkDirectory:
     """The file system of `parent`, or of what is there of it."""
-    directory = next(path for path in (parent, *parent.parents) if path.exists())
+    directory = next(path for path in (parent, *parent.parents) if os.path.exists(path))
     numbers = os.statvfs(directory)
     return WorkDirectory(str(parent), "", _filesystem(directory), numbers.f_bavail * numbers.f_frsize, numbers.f_favail)
 

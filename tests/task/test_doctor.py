@@ -75,5 +75,15 @@ def test_without_a_volume_a_faster_work_directory_is_shown(executor: str) -> Non
     assert volume["mountPath"] == report["work_directory"]["path"] == "/limpet/work"
 
 
+def test_a_work_directory_that_cannot_be_written_is_a_finding(executor: str) -> None:
+    (kind,) = [kind for kind in KINDS if kind.name == "uid 1000"]
+    for directory in ("/root/below", "/proc/none"):
+        done = kind.run(executor, ["/limpet/bin/limpet", "doctor", "--format=json", f"--work-dir={directory}"], {})
+        assert done.returncode == 1, done.stderr
+        report = json.loads(done.stdout)
+        assert "cannot be written" in report["work_directory"]["failure"] and not report["healthy"]
+        assert report["isolation"]["taken"] == "namespaces"
+
+
 def test_capabilities_are_those_of_the_task() -> None:
     assert list(ROOT_CAPABILITIES) == OF_TASK["capabilities"]["add"]
