@@ -163,6 +163,7 @@ class Store:
         self._settings = settings
         self._address = address
         credential, self._used = credential_for(address, settings.environment)
+        self._anonymous = credential is None
         service = BlobServiceClient(
             address.account_url,
             credential=credential,
@@ -241,12 +242,12 @@ class Store:
     def _refused(self, status: int, reason: str, name: str) -> ContextError:
         if status == 412:
             return ContextError(f"{name} changed while it was fetched", "start the build again", transient=True)
+        ways = "AZURE_STORAGE_ACCESS_KEY, a SAS in the URL, AZURE_STORAGE_CONNECTION_STRING or a workload identity"
         if status == 404:
-            return ContextError(f"{name}: no such blob or container; {self._used}", "check the address")
+            # To strangers a private container does not exist.
+            hint = f"check the address; for a private container set {ways}" if self._anonymous else "check the address"
+            return ContextError(f"{name}: no such blob or container; {self._used}", hint)
         if status in (401, 403, 409):
-            return ContextError(
-                f"{name}: {status} {reason}; {self._used}",
-                "give it the role Storage Blob Data Reader, or set AZURE_STORAGE_ACCESS_KEY, a SAS in the URL, "
-                "AZURE_STORAGE_CONNECTION_STRING or a workload identity",
-            )
+            hint = f"give it the role Storage Blob Data Reader, or set {ways}"
+            return ContextError(f"{name}: {status} {reason}; {self._used}", hint)
         return ContextError(f"{name}: the store answers {status} {reason}; {self._used}")

@@ -21,6 +21,7 @@ from builder.oci.platform import Platform
 from builder.plan import Plan, PlanOptions, ResolveTime, external_images, plan
 from builder.registry.registries import Registries
 from builder.steps.context import IgnoreFile, find_ignore_file
+from context_sources.redaction import secrets_of
 from context_sources.source import Fetched, nothing_to_do
 
 
@@ -39,6 +40,9 @@ def fetch_sources(
 ) -> Sources:
     """Fetch the contexts, all at once, and find the Dockerfile; base images resolve meanwhile. Raises ContextError."""
     asked = settings.source
+    for address in (asked.context, *asked.named_contexts.values()):
+        for secret in secrets_of(address, env):
+            output.redactor.add(secret)
     directories = {
         name: address
         for name, address in asked.named_contexts.items()

@@ -182,3 +182,14 @@ def test_the_identity_that_the_environment_describes(tmp_path: Path) -> None:
     assert (type(workload).__name__, "workload identity" in said) == ("WorkloadIdentityCredential", True)
     principal, said = credential_for(address, {**service, "AZURE_CLIENT_SECRET": "s"})
     assert (type(principal).__name__, said) == ("ClientSecretCredential", "the credential was AZURE_CLIENT_SECRET")
+
+
+def test_without_a_credential(url: str, fetcher: Fetcher) -> None:
+    """Public containers can be read; private ones are not there."""
+    environment = {"AZURE_STORAGE_BLOB_ENDPOINT": url}
+    assert tree(fetcher(f"{url}/public/big.tar", environment, allow_http=True).path) == BIG_FILES
+    with pytest.raises(
+        ContextError, match=r"(no such blob|403).*; no credential was found, requests are anonymous"
+    ) as caught:
+        fetcher(f"{url}/private/big.tar", environment, allow_http=True)
+    assert "AZURE_STORAGE_ACCESS_KEY" in caught.value.hint

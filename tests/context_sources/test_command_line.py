@@ -48,6 +48,7 @@ from tests.servers.front import Answer, Front, front
 from tests.servers.git_daemon import git_daemon
 from tests.servers.git_http import GitServer
 from tests.servers.git_http import git_http as serve_git
+from tests.servers.registry import free_port
 from tests.servers.seaweedfs import S3Server
 from tests.servers.ssh import SshServer, ssh_server
 from tests.servers.web import web_server
@@ -426,3 +427,51 @@ def extracted(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = tar.extractfile(member)
     assert file is not None
     return file.read()
+
+
+def test_refusals_of_a_registry(tmp_path: Path) -> None:
+    """They name the artifact, where a credential was looked for, and where to put one."""
+    if reason := registry_server.missing():
+        pytest.skip(reason)
+    with registry_server.docker_registry(tmp_path / "registry", users={"user": PASSWORD}) as server:
+        stranger = run(Row(f"oci://{server.host}/context:1", ""), tmp_path / "cwd")
+        assert stranger.code == 1
+        assert re.search(rf"error: {server.host}/context: .*401", stranger.log)
+        assert f"no credential for {server.host}" in stranger.log
+        login = base64_of(f"user:{PASSWORD}")
+        config = {"auths": {server.host: {"auth": login}}}
+        (tmp_path / "docker").mkdir()
+        (tmp_path / "docker" / "config.json").write_text(json.dumps(config))
+        known = {"DOCKER_CONFIG": str(tmp_path / "docker")}
+        absent = run(Row(f"oci://{server.host}/context:1", "", known), tmp_path / "cwd")
+        assert absent.code == 1
+        assert re.search(rf"error: {server.host}/context.*404|not found", absent.log)
+        for secret in (PASSWORD, login):
+            assert secret not in stranger.log + absent.log
+
+
+def test_an_error_is_a_line_with_a_hint(world: World, tmp_path: Path) -> None:
+    """No traceback unless all is to be traced, whatever an SDK raises; not even then a credential."""
+    dead = {"AZURE_STORAGE_BLOB_ENDPOINT": f"http://127.0.0.1:{free_port()}/account"}
+    signed = signature(world.azure)
+    sig = signed.rpartition("sig=")[2].partition("&")[0]
+    url = f"{dead['AZURE_STORAGE_BLOB_ENDPOINT']}/c/b?{signed}"
+    nobody = Row(url, "", dead, ("--context-allow-http",), (sig,))
+    rows = {
+        "s3": (s3_row("/absent.tar", "etag")(world), "no such object"),
+        "gs": (gcs_row("/absent.tar", "generation")(world), "no such object"),
+        "azure": (azure_row("absent.tar", "etag", "key")(world), "no such blob or container"),
+        "https": (https_row("/absent.tar")(world), "404 Not Found"),
+        "git": (git_row(lambda world: f"{world.git.url}/absent.git", GIT_TOKEN=TOKEN)(world), "no such repository"),
+    }
+    for name, (row, said) in rows.items():
+        ran = run(row, tmp_path / name, "--verbosity=info")
+        assert (ran.code, len(re.findall(r"^error: ", ran.log, re.MULTILINE))) == (1, 1), ran.log
+        assert said in ran.log, name
+        assert "Traceback" not in ran.log, name
+    rows["azure, nobody there"] = (nobody, "5 times")
+    for name, (row, said) in rows.items():
+        ran = run(row, tmp_path / name)
+        assert ran.code in (1, 75)
+        assert said in ran.log, name
+        assert not [secret for secret in row.secrets if secret in ran.log], name
