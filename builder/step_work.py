@@ -37,7 +37,10 @@ from builder.steps.workdir import workdir_changes
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the user gave. `created` is the time of directories that COPY and WORKDIR make, in nanoseconds."""
+    """What the user gave. `created` is the time of directories that COPY and WORKDIR make, in nanoseconds.
+
+    `stopped` says that the build ends: long work is given up.
+    """
 
     context: ContextTree
     named: Mapping[str, ContextTree]
@@ -49,6 +52,7 @@ class Inputs:
     work_dir: Path
     downloads: Downloads | None = None
     unknown_owners_are_root: bool = False  # see builder.steps.copy.CopySettings
+    stopped: Callable[[], bool] = lambda: False
 
 
 class StepWorkOf:
@@ -58,7 +62,9 @@ class StepWorkOf:
         self._inputs = inputs
         self._results = results
         self._settings = CopySettings(inputs.created, unknown_owners_are_root=inputs.unknown_owners_are_root)
-        self._preparer = MountPreparer(self._context, self._directory, inputs.secrets, inputs.caches, inputs.work_dir)
+        self._preparer = MountPreparer(
+            self._context, self._directory, inputs.secrets, inputs.caches, inputs.work_dir, inputs.stopped
+        )
 
     def wait(self, step: Step) -> None:
         """Return when the stages whose files `step` reads are finished. Raises what they raised."""

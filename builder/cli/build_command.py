@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def _build(
 
         def inputs(stopped: Callable[[], bool]) -> Inputs:
             caches = CacheMounts((store.directory if store and store.writable else work) / "mounts", stopped, mounts)
-            return _inputs(settings, env, sources, plans[0], work, output, caches, downloads)
+            return replace(_inputs(settings, env, sources, plans[0], work, output, caches, downloads), stopped=stopped)
 
         def bind_steps(results: Results, stopped: Callable[[], bool]) -> StepWorkOf:
             return StepWorkOf(inputs(stopped), results)

@@ -6,10 +6,10 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
-from builder.errors import ContextError
+from builder.errors import BuildError, ContextError
 from builder.rootfs.entry import Entry, FileContent, FileType
 from builder.rootfs.paths import join
 from builder.rootfs.tree import Tree
@@ -27,11 +27,12 @@ _CANNOT_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES)
 _CANNOT_SET = (errno.EPERM, errno.EINVAL, errno.ENOTSUP)
 
 
-def materialise(tree: Tree, path: str, into: Path, *, link: bool) -> None:
+def materialise(tree: Tree, path: str, into: Path, *, link: bool, stopped: Callable[[], bool] = lambda: False) -> None:
     """Make `into`, which must not exist, what `path` of `tree` is: a directory with everything below, or a file.
 
     With `link`, files that are on disk with the right owner become further names of themselves: for readers only.
-    Owners and attributes that this process may not set are left out. Raises ContextError when the disk says no.
+    Owners and attributes that this process may not set are left out. Raises ContextError when the disk says no, and
+    BuildError as soon as `stopped` says that nobody wants it any more.
     """
     entry = tree.entry(path)
     assert entry is not None, path
@@ -39,6 +40,8 @@ def materialise(tree: Tree, path: str, into: Path, *, link: bool) -> None:
     directories: list[tuple[str, Entry]] = []
     try:
         for found in sources.walk(tree, Source(path, "", entry), ()):
+            if stopped():
+                raise BuildError("the build was stopped")
             target = join(str(into), found.relative) if found.relative else str(into)
             if found.entry.type is FileType.DIRECTORY:
                 os.mkdir(target, 0o700)

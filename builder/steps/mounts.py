@@ -71,17 +71,24 @@ class MountPreparer:
     """Prepares the mounts of a build's RUNs; used by several threads.
 
     `contexts` gives the trees of contexts, `directories` stages and images as directories, whose owners are the
-    image's. Copies of contexts go to `work_dir` and stay for the next RUN.
+    image's. Copies of contexts go to `work_dir` and stay for the next RUN; `stopped` ends one that is being made.
     """
 
     def __init__(
-        self, contexts: Contexts, directories: Directories, secrets: Secrets, caches: CacheMounts, work_dir: Path
+        self,
+        contexts: Contexts,
+        directories: Directories,
+        secrets: Secrets,
+        caches: CacheMounts,
+        work_dir: Path,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._contexts = contexts
         self._directories = directories
         self._secrets = secrets
         self._caches = caches
         self._work_dir = work_dir
+        self._stopped = stopped
         self._lock = threading.Lock()
         self._copies: dict[tuple[str, str], Path] = {}
 
@@ -177,7 +184,7 @@ class MountPreparer:
             copy = self._copies.get(key)
             if copy is None:
                 copy = Path(tempfile.mkdtemp(prefix="bind-", dir=self._work_dir)) / "source"
-                materialise(tree, path, copy, link=True)
+                materialise(tree, path, copy, link=True, stopped=self._stopped)
                 self._copies[key] = copy
             return copy
 
@@ -205,4 +212,4 @@ class MountPreparer:
         entry = tree.entry(path)
         if entry is None or entry.type is not FileType.DIRECTORY:
             raise DockerfileError(f"a cache cannot begin with {mount.source}, a file", location=step.location)
-        return lambda into: materialise(tree, path, into, link=False)
+        return lambda into: materialise(tree, path, into, link=False, stopped=self._stopped)

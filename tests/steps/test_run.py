@@ -322,6 +322,20 @@ class TestCaches:
             ):
                 pass
 
+    def test_filling_a_cache_ends_when_the_build_does(self, tmp_path: Path) -> None:
+        (tmp_path / "source").mkdir()
+        preparer = MountPreparer(
+            lambda o: ContextTree(tmp_path),
+            lambda o: tmp_path,
+            Secrets(),
+            CacheMounts(tmp_path / "caches"),
+            tmp_path,
+            stopped=lambda: True,
+        )
+        step = run_step(mounts=(cache(origin=FromContext(), source="/source"),))
+        with pytest.raises(BuildError, match="stopped"), preparer.prepare(step):
+            pass
+
     def test_a_lock_ends_with_its_process(self, build: Build) -> None:
         with build.process(cache(sharing="locked")) as process:
             source = source_of(process)
