@@ -69,10 +69,7 @@ def choose(
             isolation = _namespaces(work_dir, probe, listener, kept)
         reasons.append(f"namespaces: {probe.failure}")
     if isolation is None and requested in ("auto", "in-place"):
-        try:
-            isolation = _in_place(work_dir, reasons, listener, in_place or InPlaceSettings(os.environ))
-        except IsolationError as error:
-            reasons.append(f"in-place: {error.message}")
+        isolation = _in_place(work_dir, reasons, listener, in_place or InPlaceSettings(os.environ))
     if isolation is None and requested in ("auto", "chroot"):
         failure = probe_chroot(work_dir)
         if not failure:
@@ -95,17 +92,23 @@ def _namespaces(work_dir: Path, probe: NamespacesProbe, listener: Listener, kept
     return Namespaces(work_dir, ground, _NotApplied(listener), kept, listener)
 
 
-def _in_place(work_dir: Path, reasons: list[str], listener: Listener, settings: InPlaceSettings) -> Isolation:
-    """Raises IsolationError with the reason why not."""
+def _in_place(work_dir: Path, reasons: list[str], listener: Listener, settings: InPlaceSettings) -> Isolation | None:
+    """None with one more of `reasons` where it does not work.
+
+    Raises IsolationError when another build was killed and what it left cannot be undone: nothing works then.
+    """
     place, failure = probe_in_place(work_dir, settings.environ, settings.anywhere)
-    if place is None:
-        raise IsolationError(failure)
-    busy = recover()
-    if busy:
-        raise IsolationError(busy)
+    failure = failure or recover()
+    if place is None or failure:
+        reasons.append(f"in-place: {failure}")
+        return None
     # Only where nothing is lost when a kill leaves them away.
     place = replace(place, credentials=() if settings.anywhere else settings.credentials)
-    isolation = InPlace(place, _NotApplied(listener), listener)
+    try:
+        isolation = InPlace(place, _NotApplied(listener), listener)
+    except IsolationError as error:
+        reasons.append(f"in-place: {error.message}")
+        return None
     for reason in reasons:
         listener.tell(Message(f"not isolated by {reason}"))
     readable = [place.home, *stay(settings.credentials, place.points)]
