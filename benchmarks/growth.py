@@ -29,6 +29,7 @@ from benchmarks.scenarios import write_tree
 
 BUSYBOX = Path("/bin/busybox")
 PICTURE = ROOT / "docs/growth.svg"
+_LINEAR = 1.2  # a power up to this is noise over 1
 BEGIN, END = "<!-- benchmarks/growth.py writes from here -->\n", "<!-- to here -->\n"
 
 
@@ -68,7 +69,7 @@ def _measure(series: Series, lab: Laboratory, rounds: int) -> dict[int, Measurem
     """Medians by point; rounds go through all points in turn."""
     jobs = {}
     for point in series.points:
-        directory = lab.work / f"{series.name}-{point}".replace(" ", "-")
+        directory = lab.work / f"{series.name}-{point}".replace(" ", "-").lower()
         base = f"{lab.host}/{directory.name}-base:latest"
         (directory / "base").mkdir(parents=True)
         shutil.copy(BUSYBOX, directory / "base/sh")
@@ -171,9 +172,18 @@ def _write_docs(chosen: list[Series], results: dict[str, dict[int, Measurement]]
             )
     before, _, rest = DOCS.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
-    table = "\n".join(rows)
+    table = "\n".join(rows) + "\n\n" + _said(results)
     DOCS.write_text(f"{before}{BEGIN}\n![growth]({PICTURE.name})\n\n{table}\n\n{END}{after}")
     PICTURE.write_text(_picture(chosen, results))
+
+
+def _said(results: dict[str, dict[int, Measurement]]) -> str:
+    """One sentence: what grows in proportion, and what does not."""
+    powers = {name: exponent([m.cpu for m in found.values()]) for name, found in results.items()}
+    linear = [name for name, power in powers.items() if power <= _LINEAR]
+    more = [f"{name} (power {power:.2f})" for name, power in powers.items() if power > _LINEAR]
+    said = f"Cost grows in proportion, or less, with: {', '.join(linear) or 'nothing'}."
+    return said + (f" It grows faster with: {', '.join(more)}." if more else "")
 
 
 def _picture(chosen: list[Series], results: dict[str, dict[int, Measurement]]) -> str:
