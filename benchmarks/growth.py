@@ -95,7 +95,9 @@ def _measure(series: Series, lab: Laboratory, rounds: int) -> dict[int, Measurem
 
 
 def exponent(costs: list[float]) -> float:
-    """1 for linear growth, 2 for quadratic: from what the first and the last doubling added."""
+    """1 for linear growth, 2 for quadratic: from what the first and the last doubling added; 0 for hardly any growth."""
+    if costs[3] < 1.5 * costs[0]:
+        return 0.0
     first, last = costs[1] - costs[0], costs[3] - costs[2]
     return math.log2(last / first) / 2 if first > 0 and last > 0 else 0.0
 

@@ -106,9 +106,10 @@ def markdown(results: Results) -> str:
         if medians:
             cells = [_cell(scenario.name, peer, medians) for peer in columns]
             rows.append(f"| {scenario.title} | " + " | ".join(cells) + " |")
+    rounds = max((len(r) for peers in results.measured.values() for r in peers.values()), default=0)
     machine = ", ".join(f"{key} {value}" for key, value in results.machine.items())
     return (
-        f"Medians; {machine}.\n"
+        f"Medians of {rounds} rounds; {machine}.\n"
         "A cell: wall time, CPU time, peak memory, and in bold Limpet's wall time as a part of the peer's.\n\n"
         + "\n".join(rows)
         + "\n"
