@@ -95,7 +95,7 @@ def _measure(series: Series, lab: Laboratory, rounds: int) -> dict[int, Measurem
 
 
 def exponent(costs: list[float]) -> float:
-    """1 for linear growth, 2 for quadratic: from what the first and the last doubling added; 0 for hardly any growth."""
+    """1 for linear growth, 2 for quadratic: from what the first and the last doubling added; 0 for hardly any."""
     if costs[3] < 1.5 * costs[0]:
         return 0.0
     first, last = costs[1] - costs[0], costs[3] - costs[2]
