@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import multiprocessing.sharedctypes
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ def proxy(target: str, line: Line) -> Iterator[Proxy]:
 
 
 def _serve(target: str, line: Line, moved: multiprocessing.sharedctypes.Synchronized[int], tell: Connection) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     asyncio.run(_listen(target, line, moved, tell))
 
 

@@ -15,6 +15,7 @@ import compileall
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,7 @@ def main() -> int:
             print(f"{scenario.name:15} {scenario.minutes * options.rounds:5.1f} min  {scenario.title}")
         print(f"together about {sum(s.minutes for s in chosen) * options.rounds:.0f} min with {options.rounds} rounds")
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the disk is unmounted
     results = Results(options.json)
     results.machine = machine()
     with laboratory() as lab:
