@@ -29,7 +29,10 @@ def make(root: str, shape: dict[str, str | None]) -> None:
     """Directories (None) and symlinks; what does not fit under a link or a missing directory is left out."""
     for path, target in sorted(shape.items()):
         parent = os.path.dirname(f"{root}/{path}")
-        if os.path.islink(parent) or not os.path.isdir(parent):
+        # A link further up may lead out of the root.
+        if os.path.realpath(parent) != f"{os.path.realpath(root)}/{os.path.dirname(path)}".rstrip("/"):
+            continue
+        if not os.path.isdir(parent):
             continue
         if target is None:
             os.mkdir(f"{root}/{path}")
