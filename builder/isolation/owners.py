@@ -20,6 +20,8 @@ _AS_SEEN = b"?"  # ends the note of a file that is root's because a program aske
 # The file system has no user.* attributes (tmpfs before Linux 6.6), or not for this kind of file (symlinks, devices).
 _NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EACCES)
 
+_Inode = tuple[int, int, int]  # number, kind of file, length of a link's target
+
 
 class Owners(Protocol):
     """Who owns what in the roots of one isolation."""
@@ -75,15 +77,16 @@ class RealOwners:
 class RecordedOwners:
     """Files have their owner in an extended attribute, or here by inode where they cannot have one.
 
-    All files are on one file system: overlayfs then shows the inode numbers of the layers below. Only owners other
-    than root need be noted. Devices are empty files with a note. May be used from any thread.
+    All files are on one file system: overlayfs then shows the inode numbers of the layers below. A number is used
+    again once its file is gone, so a file of another kind with it is another file. Only owners other than root need
+    be noted. Devices are empty files with a note. May be used from any thread.
     """
 
     recorded = True
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_inode: dict[int, tuple[int, int]] = {}
+        self._by_inode: dict[_Inode, tuple[int, int]] = {}
 
     def set(self, parent: int, name: str, entry: Entry) -> bool:
         descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
@@ -124,7 +127,7 @@ class RecordedOwners:
                 if error.errno not in _NO_XATTR:
                     raise
         with self._lock:
-            self._by_inode[status.st_ino] = (uid, gid)
+            self._by_inode[_inode(status)] = (uid, gid)
         return False
 
     def settled(self, entry: Entry, location: str, below: Callable[[], Entry | None]) -> Entry:
@@ -168,7 +171,7 @@ class RecordedOwners:
         if _get(path, OWNER_XATTR, follow=True) is not None:
             return True
         with self._lock:
-            return os.stat(path).st_ino in self._by_inode
+            return _inode(os.stat(path)) in self._by_inode
 
     def _read(self, path: str, follow: bool) -> tuple[int, int]:
         noted = _get(path, OWNER_XATTR, follow)
@@ -178,7 +181,12 @@ class RecordedOwners:
         with self._lock:
             if not self._by_inode:
                 return (0, 0)
-            return self._by_inode.get(os.stat(path, follow_symlinks=follow).st_ino, (0, 0))
+            return self._by_inode.get(_inode(os.stat(path, follow_symlinks=follow)), (0, 0))
+
+
+def _inode(status: os.stat_result) -> _Inode:
+    length = status.st_size if stat.S_ISLNK(status.st_mode) else 0
+    return status.st_ino, stat.S_IFMT(status.st_mode), length
 
 
 def with_noted_owner(entry: Entry, location: str) -> Entry:

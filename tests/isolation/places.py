@@ -86,7 +86,8 @@ class Place:
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        assert self._process.wait() == 0
+        code = self._process.wait()
+        assert code == 0, f"the driver ended with {code}"
         assert not self._directory.exists()
 
     def _answer(self) -> dict[str, Any]:
