@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -82,7 +83,8 @@ def executor_layout() -> Path:
 @pytest.fixture(scope="session")
 def executor(executor_layout: Path) -> Iterator[str]:
     """The name of the executor image in podman's store."""
-    name = f"localhost/limpet-test:{executor_layout.name}-{os.getpid()}"
+    # A name for each time that this runs: taking one away then ends no container that was started by another.
+    name = f"localhost/limpet-test:{executor_layout.name}-{secrets.token_hex(4)}"
     subprocess.run(
         ["skopeo", "copy", "-q", f"oci:{executor_layout}", f"containers-storage:{name}"],
         check=True,
