@@ -132,25 +132,6 @@ class LayerCache(Protocol):
         ...
 
 
-class NoCache:
-    """A store that is always empty."""
-
-    def get(self, key: CacheKey) -> Entry | None:
-        return None
-
-    def put(self, key: CacheKey, entry: Entry, text: str, replacing: Replacing = always) -> bool:
-        return False
-
-    def get_record(self, name: CacheKey) -> bytes | None:
-        return None
-
-    def put_record(self, name: CacheKey, data: bytes) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
-
 @dataclass(frozen=True, slots=True)
 class WriteOnly:
     """`cache` for a build that does not trust what is in it."""

@@ -73,7 +73,7 @@ class Arguments:
 
 
 def parse(command: str, argv: Sequence[str], env: Mapping[str, str], *, program: str = "") -> Arguments:
-    """Take the arguments of `command` apart. Raises UsageError, also for a pending flag that is used.
+    """Take the arguments of `command` apart. Raises UsageError.
 
     `program` is how error messages call the command.
     """
@@ -265,12 +265,8 @@ class _Reader:
             self.given.add(flag.name)
 
     def check_meaning(self, flag: Flag, value: Value) -> None:
-        """Refuse a pending flag, explain one that means something else here."""
-        if flag.name not in self.given or value == _value(flag, []):
-            return
-        if flag.pending:
-            raise UsageError(f"--{flag.name} is not available in this version", "leave it out")
-        if flag.means_here:
+        """Explain a flag that means something else here."""
+        if flag.means_here and flag.name in self.given and value != _value(flag, []):
             self._say(f"--{flag.name} {flag.means_here}")
 
 

@@ -38,8 +38,8 @@ class Flag:
 
     `default` is text in the flag's own grammar; of a map, it says what absent keys mean. `many` names the flag's
     form that takes zero or more values.
-    `means_here` is said once when the flag is given something other than its default. A `pending` flag is refused
-    then: its feature does not exist yet. `empty_is_value` is for the flags where `--x=` is not "unset".
+    `means_here` is said once when the flag is given something other than its default.
+    `empty_is_value` is for the flags where `--x=` is not "unset".
     `deprecated_aliases` are other spellings that still work and say so.
     """
 
@@ -57,7 +57,6 @@ class Flag:
     deprecated_aliases: tuple[str, ...] = ()
     variable: Variable | None = None
     means_here: str = ""
-    pending: bool = False
     hidden: bool = False
     empty_is_value: bool = False
 

@@ -69,8 +69,6 @@ def _row(flag: Flag) -> str:
         meaning += f" List form: `--{flag.many}`."
     if flag.means_here and not flag.help.startswith("No effect"):
         meaning += f" In kaniko's pipelines: it {flag.means_here}."
-    if flag.pending:
-        meaning += " *Not available in this version: refused when it is used.*"
     default = f"`{flag.default}`" if flag.default else ""
     return "| " + " | ".join(_cell(text) for text in (", ".join(names), value, default, meaning)) + " |"
 

@@ -62,8 +62,6 @@ def flag_row(flag: Flag) -> str:
         text += f" List form: --{flag.many}."
     if flag.variable:
         text += f" [${flag.variable.name}]"
-    if flag.pending:
-        text += " (Not available yet.)"
     return _row(f"  {short}--{flag.name}{value}", text)
 
 

@@ -159,21 +159,6 @@ def test_a_flag_without_meaning_says_what_it_does_now_once() -> None:
     assert parsed("--use-new-run=false", "--snapshot-mode=full").notices == ()
 
 
-@pytest.mark.parametrize("flag", [flag for flag in FLAGS if flag.pending], ids=lambda flag: flag.name)
-def test_a_pending_flag_is_refused_unless_it_has_its_default(flag) -> None:
-    samples = {
-        "bool": "true",
-        "int": "7",
-        "duration": "1h",
-        "size": "1G",
-        "choice": flag.choices[-1:] and flag.choices[-1],
-    }
-    value = "false" if flag.default == "true" else samples.get(flag.kind, "a=b")
-    error = refused(f"--{flag.name}={value}", command=flag.commands[0])
-    assert f"--{flag.name} is not available" in error.message
-    parsed(f"--{flag.name}={flag.default}", command=flag.commands[0])
-
-
 def test_choices() -> None:
     assert parsed("--verbosity=DEBUG").text("verbosity") == "debug"
     assert "docker, oci" in refused("--image-format=OCI").message
