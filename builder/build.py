@@ -22,8 +22,9 @@ from builder.oci.config import ImageConfig
 from builder.oci.image import Image, Layer
 from builder.oci.media_types import ImageFormat
 from builder.oci.platform import Platform
+from builder.once import Once
 from builder.plan import SCRATCH, Base, ImageBase, Plan, PlannedStage, ScratchBase, StageBase
-from builder.reuse import Reuse, no_reuse
+from builder.reuse import Reuse
 from builder.stage import BuiltStage, Results, StageSettings, StepWork, Workshop, build_stage
 from builder.steps.step import BindMount, CopyStep, FromImage, RunStep, Step
 
@@ -75,7 +76,8 @@ def build(
         plans = [_needed(plan, cache) for plan, cache in zip(plans, reuse, strict=True)]
     _refuse_foreign_programs(plans, reuse, settings.work_dir)
     stopped = threading.Event()
-    indexes, roots = _indexes(settings, stopped), OpenRoots(isolation)
+    indexes = LayerIndexes(settings.work_dir, settings.kept_indexes, stopped.is_set, settings.keep)
+    roots = OpenRoots(isolation)
     blobs = settings.work_dir / "blobs"
     blobs.mkdir(exist_ok=True)
     published, written = _published(plans, owners), _written(plans, owners)
@@ -85,7 +87,10 @@ def build(
     ):
 
         def begin(number: int, plan: Plan) -> _Build:
-            results = Results(_memoised(lambda reference: _image_files(reference, plan, resolve, indexes, roots)))
+            images = Once[str, ImageFiles]()
+            results = Results(
+                lambda reference: images.get(reference, lambda: _image_files(reference, plan, resolve, indexes, roots))
+            )
             workshop = Workshop(
                 bind_steps(results, stopped.is_set),
                 settings.stage,
@@ -131,12 +136,15 @@ def _bases_of_roots(plans: Sequence[Plan], reuse: Sequence[Reuse]) -> frozenset[
     found = set[Base]()
     for number, plan in enumerate(plans):
         for stage in plan.stages:
-            cached = reuse[number].stage(stage.index) if reuse else no_reuse()
-            done = {*cached.hits, *cached.covered}
-            runs = (n for n, step in enumerate(stage.steps) if isinstance(step, RunStep) and n not in done)
-            if isinstance(stage.base, ImageBase) and any(True for _ in runs):
+            if isinstance(stage.base, ImageBase) and _first_run(stage, reuse[number] if reuse else None):
                 found.add(stage.base)
     return frozenset(found)
+
+
+def _first_run(stage: PlannedStage, reuse: Reuse | None) -> RunStep | None:
+    """The first RUN of `stage` that is not in the cache."""
+    steps = reuse.steps_to_take(stage) if reuse is not None else stage.steps
+    return next((step for step in steps if isinstance(step, RunStep)), None)
 
 
 def _fetch_ahead(steps: Iterable[Step], results: Results, isolation: Isolation, pool: Executor) -> None:
@@ -150,10 +158,6 @@ def _fetch_ahead(steps: Iterable[Step], results: Results, isolation: Isolation, 
             for mount in step.mounts:
                 if isinstance(mount, BindMount) and isinstance(mount.origin, FromImage):
                     pool.submit(lambda origin: results.files(origin).directory(), mount.origin)
-
-
-def _indexes(settings: BuildSettings, stopped: threading.Event) -> LayerIndexes:
-    return LayerIndexes(settings.work_dir, settings.kept_indexes, stopped.is_set, settings.keep)
 
 
 def stages_of(plans: Sequence[Plan], reuse: Sequence[Reuse] = ()) -> list[PlannedStage]:
@@ -268,8 +272,7 @@ def _refuse_foreign_programs(plans: Sequence[Plan], reuse: Sequence[Reuse], work
     runs: dict[Platform, bool] = {}
     for number, plan in enumerate(plans):
         for stage in plan.stages:
-            own = reuse[number].steps_to_take(stage) if reuse else stage.steps
-            run = next((step for step in own if isinstance(step, RunStep)), None)
+            run = _first_run(stage, reuse[number] if reuse else None)
             platform = _platform_of_programs(stage, plan)
             if run is None or platform is None:
                 continue
@@ -335,18 +338,6 @@ def _ancestors(plan: Plan, index: int) -> set[int]:
         found.add(base.index)
         base = plan.stage(base.index).base
     return found
-
-
-def _memoised(make: Callable[[str], ImageFiles]) -> Callable[[str], ImageFiles]:
-    lock, made = threading.Lock(), dict[str, ImageFiles]()
-
-    def get(reference: str) -> ImageFiles:
-        with lock:
-            if reference not in made:
-                made[reference] = make(reference)
-            return made[reference]
-
-    return get
 
 
 def _ignore(layer: Layer) -> None:

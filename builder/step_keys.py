@@ -8,9 +8,8 @@ key. Proxies, the contents of caches, secrets and agents do not count, as in Bui
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from builder.cache import CacheKey
@@ -19,6 +18,7 @@ from builder.dockerfile.git_reference import GitReference, parse_git_reference
 from builder.errors import BuildError
 from builder.oci.image import Image
 from builder.oci.platform import Platform
+from builder.once import Once
 from builder.plan import SCRATCH, ImageBase, Plan, PlannedStage, StageBase
 from builder.reuse import PlanKeys, StepKey, makes_layer, stands_alone
 from builder.stage import StageSettings
@@ -124,8 +124,8 @@ class _Reader:
         self._plan = plan
         self._sources = sources
         self._inputs = sources.inputs
-        self._lock = threading.Lock()
-        self._known: dict[Hashable, Future[str]] = {}
+        # Many steps may read the same large context.
+        self._read = Once[Hashable, str]()
         self._platforms = {image.reference: image.platform for stage in plan.stages for image in stage.images}
 
     def base(self, stage: PlannedStage) -> Mapping[str, str] | None:
@@ -182,9 +182,9 @@ class _Reader:
     def _origin(self, origin: Origin, path: str) -> Part:
         match origin:
             case FromContext():
-                return self._once((origin, path), lambda: self._digest(self._inputs.context, path))
+                return self._read.get((origin, path), lambda: self._digest(self._inputs.context, path))
             case FromNamedContext(name):
-                return self._once((origin, path), lambda: self._digest(self._inputs.named[name], path))
+                return self._read.get((origin, path), lambda: self._digest(self._inputs.named[name], path))
             case FromStage():
                 return origin
             case FromImage(reference):
@@ -192,20 +192,6 @@ class _Reader:
 
     def _digest(self, tree: ContextTree, path: str) -> str:
         return digest(tree, path, mode_mask=CONTEXT_MODES)
-
-    def _once(self, what: Hashable, read: Callable[[], str]) -> str:
-        """`read()`, once for each `what`: many steps may read the same large context."""
-        with self._lock:
-            known = self._known.get(what)
-            mine = known is None
-            if known is None:
-                known = self._known[what] = Future()
-        if mine:
-            try:
-                known.set_result(read())
-            except BaseException as error:
-                known.set_exception(error)
-        return known.result()
 
     def _image(self, reference: str) -> str:
         if reference == SCRATCH:
@@ -230,7 +216,7 @@ class _Reader:
                 return origin
             case FromImage(reference):
                 return self._image(reference)
-        return self._once(
+        return self._read.get(
             (step.origin, selection), lambda: selection_digest(tree, selection, step.location, place, CONTEXT_MODES)
         )
 

@@ -20,8 +20,6 @@ from builder.steps.mounts import MountPreparer, Secrets
 from builder.steps.run import run_process
 from builder.steps.step import (
     AddStep,
-    BindMount,
-    CacheMount,
     CopyStep,
     FromContext,
     FromImage,
@@ -31,6 +29,7 @@ from builder.steps.step import (
     RunStep,
     Step,
     WorkdirStep,
+    origins_of,
 )
 from builder.steps.workdir import workdir_changes
 
@@ -68,10 +67,7 @@ class StepWorkOf:
 
     def wait(self, step: Step) -> None:
         """Return when the stages whose files `step` reads are finished. Raises what they raised."""
-        origins: list[Origin | None] = [step.origin] if isinstance(step, CopyStep) else []
-        if isinstance(step, RunStep):
-            origins = [mount.origin for mount in step.mounts if isinstance(mount, BindMount | CacheMount)]
-        for origin in origins:
+        for origin in origins_of(step):
             if isinstance(origin, FromStage):
                 self._results.files(origin)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from builder.errors import BuildError
@@ -15,6 +15,7 @@ from builder.oci.image import Image
 from builder.oci.manifest import ResolvedImage
 from builder.oci.platform import Platform
 from builder.oci.reference import DOCKER_HUB, Reference
+from builder.once import Once
 from builder.plan import BaseImage, ExternalImage
 from builder.registry.pull import resolve
 from builder.registry.registries import Registries
@@ -29,7 +30,7 @@ class Images:
         self._store = store
         self._listener = listener
         self._lock = threading.Lock()
-        self._asked: dict[ExternalImage, Future[ResolvedImage]] = {}
+        self._asked = Once[ExternalImage, ResolvedImage]()
         self._needed: dict[ExternalImage, None] = {}
 
     def prefetch(self, images: Iterable[ExternalImage]) -> None:
@@ -60,19 +61,13 @@ class Images:
         found = self._resolved(image)
         if self._store is not None:
             self._store.forget(found)
-        with self._lock:
-            del self._asked[image]
+        self._asked.forget(image)
 
     def resolved(self) -> list[ResolvedImage]:
         """Every image that came from a registry, in the order they were asked for."""
         with self._lock:
-            futures = [(image, self._asked[image]) for image in self._needed if image in self._asked]
-            futures = [(image, future) for image, future in futures if future.done()]
-        return [
-            future.result()
-            for image, future in futures
-            if future.exception() is None and not image.reference.startswith(layout.SCHEME)
-        ]
+            needed = [image for image in self._needed if not image.reference.startswith(layout.SCHEME)]
+        return [found for image in needed if (found := self._asked.known(image)) is not None]
 
     def _resolved(self, image: ExternalImage) -> ResolvedImage:
         with self._lock:
@@ -80,17 +75,7 @@ class Images:
         return self._found(image)
 
     def _found(self, image: ExternalImage) -> ResolvedImage:
-        with self._lock:
-            future = self._asked.get(image)
-            mine = future is None
-            if future is None:
-                future = self._asked[image] = Future()
-        if mine:
-            try:
-                future.set_result(self._resolve(image))
-            except BaseException as error:
-                future.set_exception(error)
-        return future.result()
+        return self._asked.get(image, lambda: self._resolve(image))
 
     def _resolve(self, image: ExternalImage) -> ResolvedImage:
         if image.reference.startswith(layout.SCHEME):

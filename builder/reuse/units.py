@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from builder.cache import CacheKey
 from builder.cache.record import BuildRecord, RecordedStage, RecordedStep, shortened
 from builder.plan import Plan, PlannedStage, StageBase
-from builder.steps.step import AddStep, BindMount, CacheMount, CopyStep, FromStage, RunStep, Step, WorkdirStep
+from builder.steps.step import AddStep, CopyStep, FromStage, RunStep, Step, WorkdirStep, origins_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +145,4 @@ def stands_alone(step: Step) -> bool:
 
 def stages_read(step: Step) -> list[int]:
     """The stages that `step` reads files of."""
-    origins: list[object] = []
-    if isinstance(step, CopyStep):
-        origins.append(step.origin)
-    if isinstance(step, RunStep):
-        origins += [mount.origin for mount in step.mounts if isinstance(mount, BindMount | CacheMount)]
-    return [origin.index for origin in origins if isinstance(origin, FromStage)]
+    return [origin.index for origin in origins_of(step) if isinstance(origin, FromStage)]

@@ -190,3 +190,13 @@ class RunStep(Step):
     network: Literal["default", "none", "host"] = "default"
     pipes: Mapping[str, str] = field(default_factory=dict)
     security: Literal["sandbox", "insecure"] = "sandbox"
+
+
+def origins_of(step: Step) -> list[Origin]:
+    """Where `step` reads files from, mounts included. Of ADD, nothing: it has the context and addresses only."""
+    if isinstance(step, CopyStep):
+        return [step.origin]
+    if isinstance(step, RunStep):
+        reading = [mount.origin for mount in step.mounts if isinstance(mount, BindMount | CacheMount)]
+        return [origin for origin in reading if origin is not None]
+    return []
