@@ -24,18 +24,15 @@ from builder.cli.output.trace_file import TraceFile
 from builder.cli.session import Sources, fetch_sources, make_plans
 from builder.cli.settings import OutputSettings, Settings, settings_of
 from builder.cli.wiring import (
-    git_checkouts,
-    git_tips,
+    GitSources,
     local_store,
     registries,
-    source_times,
     stage_settings,
     work_directory,
 )
 from builder.events import BuildStarted
 from builder.isolation import Isolation
 from builder.isolation.choose import InPlaceSettings, choose
-from builder.isolation.namespaces import Namespaces
 from builder.oci.image import Image, Layer
 from builder.oci.index import descriptor_of
 from builder.oci.reference import Reference
@@ -103,7 +100,7 @@ def _plans_only(settings: Settings, env: Mapping[str, str], output: Output, work
     client = registries(settings.registry, env, output)
     images = Images(client, output)
     sources = fetch_sources(settings, work, env, output, client, images)
-    return make_plans(settings, sources, images, output, source_times(work, env, output))
+    return make_plans(settings, sources, images, output, GitSources(work, env, output).time_of)
 
 
 def _build(
@@ -123,7 +120,8 @@ def _build(
         checker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="push-check"))
         allowed = checker.submit(check_push, pushes if settings.output.check_push_permission else [])
         sources = fetch_sources(settings, work, env, output, client, images)
-        plans = make_plans(settings, sources, images, output, source_times(work, env, output))
+        git = GitSources(work, env, output)
+        plans = make_plans(settings, sources, images, output, git.time_of)
         if settings.output.print_plan:
             print(render_text(plans), flush=True)
         allowed.result()
@@ -133,14 +131,13 @@ def _build(
         cache = stack.enter_context(layer_cache(settings.cache, references, client, output))
         mounts = travelling_mounts(settings.cache, cache, work, output)
 
-        downloads = Downloads(work / "downloads")
+        def caches(stopped: Callable[[], bool]) -> CacheMounts:
+            return CacheMounts((store.directory if store and store.writable else work) / "mounts", stopped, mounts)
 
-        def inputs(stopped: Callable[[], bool]) -> Inputs:
-            caches = CacheMounts((store.directory if store and store.writable else work) / "mounts", stopped, mounts)
-            return replace(_inputs(settings, env, sources, plans[0], work, output, caches, downloads), stopped=stopped)
+        inputs = _inputs(settings, sources, plans[0], work, git, caches(lambda: False))
 
         def bind_steps(results: Results, stopped: Callable[[], bool]) -> StepWorkOf:
-            return StepWorkOf(inputs(stopped), results)
+            return StepWorkOf(replace(inputs, caches=caches(stopped), stopped=stopped), results)
 
         def prepare(layer: Layer) -> None:
             for destination in pushes if isolation.concurrent else ():  # else nothing may go on beside RUN
@@ -162,7 +159,7 @@ def _build(
                     settings.image.format or None,
                     settings.image.annotations,
                     kept_indexes=store.indexes if store else None,
-                    keep=isolation.keep if isinstance(isolation, Namespaces) else None,
+                    keep=isolation.keep,
                     stopping=store.stop if store else None,
                 ),
                 output,
@@ -181,7 +178,7 @@ def _build(
         if cache is None or not settings.cache.enabled:
             carry_out(())
         else:
-            keys = KeySources(inputs(lambda: False), images.image, stage, git_tips(work, env, output))
+            keys = KeySources(inputs, images.image, stage, git.tip)
             with_cache(plans, keys, cache, settings, output, carry_out, write_meanwhile=isolation.concurrent)
         if mounts is not None and settings.cache.write:
             mounts.send()
@@ -199,14 +196,7 @@ def _pushes(
 
 
 def _inputs(
-    settings: Settings,
-    env: Mapping[str, str],
-    sources: Sources,
-    plan: Plan,
-    work: Path,
-    output: Output,
-    caches: CacheMounts,
-    downloads: Downloads,
+    settings: Settings, sources: Sources, plan: Plan, work: Path, git: GitSources, caches: CacheMounts
 ) -> Inputs:
     epoch = 0 if settings.image.reproducible else None
     epoch = plan.epoch if plan.epoch is not None else epoch
@@ -214,12 +204,12 @@ def _inputs(
         context=ContextTree(sources.context.path, sources.ignore),
         named={name: ContextTree(fetched.path) for name, fetched in sources.named.items()},
         secrets=Secrets(settings.build.secrets, settings.build.ssh),
-        fetch_git=git_checkouts(work, env, output),
+        fetch_git=git.fetch,
         caches=caches,
         created=time.time_ns() if epoch is None else epoch * 10**9,
         hostname=plan.hostname,
         work_dir=work,
-        downloads=downloads,
+        downloads=Downloads(work / "downloads"),
         unknown_owners_are_root=settings.build.unknown_owners_are_root,
     )
 

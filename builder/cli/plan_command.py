@@ -10,7 +10,7 @@ from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
 from builder.cli.session import fetch_sources, make_plans
 from builder.cli.settings import settings_of
-from builder.cli.wiring import registries, source_times, work_directory
+from builder.cli.wiring import GitSources, registries, work_directory
 from builder.plan import render_json, render_text
 
 
@@ -22,6 +22,6 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
         client = registries(settings.registry, env, output)
         images = Images(client, output)
         sources = fetch_sources(settings, work, env, output, client, images)
-        plans = make_plans(settings, sources, images, output, source_times(work, env, output))
+        plans = make_plans(settings, sources, images, output, GitSources(work, env, output).time_of)
     print(render_json(plans) if arguments.text("format") == "json" else render_text(plans))
     return 0

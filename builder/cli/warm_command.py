@@ -20,11 +20,10 @@ from builder.errors import BuildError, UsageError
 from builder.files import LayerIndexes
 from builder.isolation import Isolation
 from builder.isolation.choose import choose
-from builder.isolation.namespaces import Namespaces
 from builder.oci.image import Layer
 from builder.oci.platform import Platform
 from builder.oci.reference import Reference
-from builder.oci.verified import BUFFER
+from builder.oci.verified import read_to_end
 from builder.plan import ExternalImage, PlanOptions, external_images
 from builder.store.store import Store, open_store
 
@@ -95,7 +94,7 @@ class Warmer:
         A registry is asked what the name means now.
         """
         image = self.images.image(wanted.reference, wanted.platform)
-        unpacked = isinstance(self.isolation, Namespaces) and self.isolation.keep(image)
+        unpacked = self.isolation.keep(image)
         with ThreadPoolExecutor(_LAYERS, thread_name_prefix="warm-layer") as pool:
             for _ in pool.map(self._keep_layer, image.layers):
                 pass
@@ -106,8 +105,7 @@ class Warmer:
         # Only a blob that is read to its end is kept.
         if not self.store.blobs.has(layer.descriptor):
             with layer.blob.open() as stream:
-                while stream.read(BUFFER):
-                    pass
+                read_to_end(stream)
         self.indexes.changes(layer, contents=False)
 
 

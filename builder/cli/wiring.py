@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,14 +23,12 @@ from builder.isolation.removal import remove_large_tree
 from builder.layer.writer import LayerFormat
 from builder.oci.media_types import Compression
 from builder.oci.reference import Reference
-from builder.plan import ResolveTime
+from builder.once import Once
 from builder.plan.history import timestamp
 from builder.registry.artifact import pull_artifact
 from builder.registry.credentials.chain import Credentials
 from builder.registry.registries import Registries
 from builder.stage import StageSettings
-from builder.step_keys import GitTip
-from builder.steps.add import FetchGit
 from builder.steps.download import last_modified
 from builder.store.store import Store, open_store
 from context_sources.authorities import in_one_file
@@ -166,54 +163,51 @@ def stage_settings(asked: ImageSettings, ignore_paths: tuple[str, ...], epoch: i
     return StageSettings(layer_format, asked.single_snapshot, created, ignore_paths)
 
 
-def git_checkouts(work: Path, env: Mapping[str, str], listener: Listener) -> FetchGit:
-    """What ADD uses for git repositories: each in a directory of its own, which lasts as long as `work`."""
-    lock, made = threading.Lock(), list[sources.FetchSettings]()
+class GitSources:
+    """The git repositories that ADD names. Thread-safe. Checkouts lie below `work`, each in a directory of its own."""
 
-    def fetch_git(reference: GitReference) -> Path:
-        with lock:
-            if not made:  # reading all authorities takes longer than many a build
-                made.append(_git_settings(work, env, listener))
-        return _check_out(reference, work, made[0]).path
+    def __init__(self, work: Path, env: Mapping[str, str], listener: Listener) -> None:
+        self._work = work
+        self._env = env
+        self._listener = listener
+        self._settings = Once[None, sources.FetchSettings]()
 
-    return fetch_git
+    def fetch(self, reference: GitReference) -> Path:
+        """See builder.steps.add.FetchGit."""
+        return self._check_out(reference).path
 
+    def tip(self, reference: GitReference) -> str:
+        """See builder.step_keys.GitTip."""
+        return tip_of(_git_address(reference), self._fetch_settings())
 
-def source_times(work: Path, env: Mapping[str, str], listener: Listener) -> ResolveTime:
-    """When a source of ADD was made: the commit of a git repository, what a web server says it last modified."""
-
-    def time_of(source: str) -> int | None:
+    def time_of(self, source: str) -> int | None:
+        """When a source of ADD was made: the commit of a git repository, what a web server says it last modified."""
         reference = parse_git_reference(source)
         if reference is None or reference.like_local_path:
             return last_modified(source)
-        return _check_out(reference, work, _git_settings(work, env, listener)).time
+        return self._check_out(reference).time
 
-    return time_of
+    def _check_out(self, reference: GitReference) -> Checkout:
+        return checkout(
+            _git_address(reference),
+            Path(tempfile.mkdtemp(prefix="git-", dir=self._work)),
+            self._fetch_settings(),
+            keep_git_dir=bool(reference.keep_git_dir),
+            submodules=reference.submodules is not False,
+        )
 
+    def _fetch_settings(self) -> sources.FetchSettings:
+        """Made when they are needed: reading all authorities takes longer than many a build."""
+        return self._settings.get(None, self._new_settings)
 
-def git_tips(work: Path, env: Mapping[str, str], listener: Listener) -> GitTip:
-    """What cache keys know a git repository by."""
-    return lambda reference: tip_of(_git_address(reference), _git_settings(work, env, listener))
-
-
-def _git_settings(work: Path, env: Mapping[str, str], listener: Listener) -> sources.FetchSettings:
-    return sources.FetchSettings(
-        environment=in_one_file(env, work / "git-authorities.pem"),
-        log=lambda level, text: listener.tell(Message(text, level)),
-        allow_http=True,
-    )
+    def _new_settings(self) -> sources.FetchSettings:
+        return sources.FetchSettings(
+            environment=in_one_file(self._env, self._work / "git-authorities.pem"),
+            log=lambda level, text: self._listener.tell(Message(text, level)),
+            allow_http=True,
+        )
 
 
 def _git_address(reference: GitReference) -> GitAddress:
     address = parse_git_address(reference.remote)
     return replace(address, ref=reference.ref, checksum=reference.checksum, subdir=reference.subdir)
-
-
-def _check_out(reference: GitReference, work: Path, settings: sources.FetchSettings) -> Checkout:
-    return checkout(
-        _git_address(reference),
-        Path(tempfile.mkdtemp(prefix="git-", dir=work)),
-        settings,
-        keep_git_dir=bool(reference.keep_git_dir),
-        submodules=reference.submodules is not False,
-    )

@@ -135,6 +135,13 @@ class Isolation(Protocol):
         """Whether a further root on layers that another root has costs next to nothing."""
         ...
 
+    def keep(self, image: Image) -> bool:
+        """Unpack the layers of `image` where other builds find them; False where none of them would look for them.
+
+        Layers that a step of this build made are left out. Raises what opening a root on it raises.
+        """
+        ...
+
     def open_root(self, image: Image) -> AbstractContextManager[Root]:
         """Unpack `image` (each layer once, whichever root needs it first) and open a root on it.
 

@@ -56,6 +56,10 @@ class InPlace:
         self._turn = threading.Lock()
         _try_to_swap(place)
 
+    def keep(self, image: Image) -> bool:
+        """See Isolation: every root here is unpacked for itself."""
+        return False
+
     @contextmanager
     def open_root(self, image: Image) -> Iterator[Root]:
         with _base() as base:

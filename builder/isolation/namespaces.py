@@ -95,10 +95,7 @@ class Namespaces:
         self._store = LayerStore(work_dir, self._kind.xattr, self._owners, not_applied, layers, listener)
 
     def keep(self, image: Image) -> bool:
-        """Unpack the layers of `image` where other builds find them; False when none of them would look for them.
-
-        Layers that a step of this build made are left out. Raises what opening a root on it raises.
-        """
+        """See Isolation."""
         if not self._keeps or len(image.layers) >= MAX_LOWERS:
             return False
         try:

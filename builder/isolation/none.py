@@ -19,6 +19,10 @@ class NoIsolation:
     def __init__(self, reason: str = "") -> None:
         self._reason = reason
 
+    def keep(self, image: Image) -> bool:
+        """See Isolation: nothing is ever unpacked here."""
+        return False
+
     def open_root(self, image: Image) -> AbstractContextManager[Root]:
         """Raises IsolationError: the caller adds the line of the Dockerfile."""
         raise IsolationError(
