@@ -160,10 +160,10 @@ def download_all(
 
     first = fetched.get(settings.dockerfile)
     if first is not None:
-        path = settings.dockerfile
-        download(first, root / path, open_object, f"{name}{path}", count, settings)
-        settings.dockerfile_seen(root / path)
-        fetched = {path: stored for path, stored in fetched.items() if stored is not first}
+        dockerfile = settings.dockerfile
+        download(first, root / dockerfile, open_object, f"{name}{dockerfile}", count, settings)
+        settings.dockerfile_seen(root / dockerfile)
+        fetched = {path: stored for path, stored in fetched.items() if path != dockerfile}
     with ThreadPoolExecutor(IN_PARALLEL, "context-object") as pool:
         jobs = [
             pool.submit(download, stored, root / path, open_object, f"{name}{path}", count, settings)

@@ -23,7 +23,7 @@ from builder.events import Listener
 from builder.oci import layout
 from builder.oci.blobs import FileBlob
 from builder.oci.platform import Platform
-from builder.oci.verified import BUFFER
+from builder.oci.verified import read_to_end
 
 SCHEME = "oci:"
 PARTIAL = ".partial-"
@@ -53,8 +53,7 @@ class DirectoryCache:
                 return None
             entry = read(directory)
             with entry.layer.blob.open() as stream:
-                while stream.read(BUFFER):
-                    pass
+                read_to_end(stream)
         except BuildError as error:
             self._damaged.add(key)
             self._complain(f"cache entry {directory} is not used: {error.message}")

@@ -20,12 +20,18 @@ from builder.oci.image import Image, Layer
 from builder.oci.manifest import Manifest
 from builder.oci.platform import Platform
 
-_CREATED = "org.opencontainers.image.created"
+CREATED = "org.opencontainers.image.created"
 _DIFF_ID = "limpet.cache.diff-id"
 BELOW = "limpet.cache.below"
 _COPIED = "limpet.cache.copied"
 INSTRUCTION = "limpet.cache.instruction"
 _KEY = re.compile("[0-9a-f]{64}")
+
+
+def moment(text: str) -> datetime:
+    """An RFC 3339 time; UTC where it does not say. Raises ValueError."""
+    made = datetime.fromisoformat(text)
+    return made if made.tzinfo else made.replace(tzinfo=UTC)
 
 
 def is_key(name: str) -> bool:
@@ -50,7 +56,7 @@ class Entry:
     def image(self, text: str) -> Image:
         """The entry as an image; `text` is the instruction."""
         config = ImageConfig(Platform.host(), created=self.created)
-        annotations = {_CREATED: self.created, _DIFF_ID: self.layer.diff_id, BELOW: self.below, INSTRUCTION: text}
+        annotations = {CREATED: self.created, _DIFF_ID: self.layer.diff_id, BELOW: self.below, INSTRUCTION: text}
         if self.copied:
             annotations[_COPIED] = self.copied
         image = Image(config, format="oci", annotations=annotations)
@@ -59,17 +65,16 @@ class Entry:
     def age(self, now: datetime) -> float:
         """Seconds since it was made. Raises ImageError when `created` is no time."""
         try:
-            made = datetime.fromisoformat(self.created)
+            return (now - moment(self.created)).total_seconds()
         except ValueError:
             raise ImageError(f"{self.created!r} is no time") from None
-        return (now - (made if made.tzinfo else made.replace(tzinfo=UTC))).total_seconds()
 
 
 def read_entry(manifest: Manifest, blob: Blob, name: str) -> Entry:
     """The entry that `manifest` is, with `blob` for its layer. Raises ImageError when it is none."""
     return Entry(
         Layer(layer_of(manifest, name), _digest(manifest.annotations, _DIFF_ID, name), blob),
-        created=_member(manifest.annotations, _CREATED, name),
+        created=_member(manifest.annotations, CREATED, name),
         below=_member(manifest.annotations, BELOW, name),
         copied=str(manifest.annotations.get(_COPIED, "")),
     )

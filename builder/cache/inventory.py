@@ -8,12 +8,11 @@ import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from builder.cache.directory import PARTIAL, RECORDS, remove_partial
-from builder.cache.entry import BELOW, INSTRUCTION, is_key
+from builder.cache.entry import BELOW, CREATED, INSTRUCTION, is_key, moment
 from builder.cache.record import BuildRecord
 from builder.cache.repository import RECORD_PREFIX, read_record
 from builder.errors import BuildError, ImageError, RegistryError
@@ -28,7 +27,6 @@ from builder.registry.repository import Repository
 
 _REQUESTS = 8  # at once
 _CONFIG_LIMIT = 1 << 20  # bytes
-_CREATED = "org.opencontainers.image.created"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +196,7 @@ class RepositoryInventory:
                 keys = frozenset()
             size = sum(layer.size for layer in manifest.layers)
             return Item(tag, "record of a build", size, _created(manifest, None), place, keys)
-        config = None if _CREATED in manifest.annotations else self._config(manifest.config)
+        config = None if CREATED in manifest.annotations else self._config(manifest.config)
         return _item(tag, manifest, config, place)
 
     def _config(self, descriptor: Descriptor) -> ImageConfig | None:
@@ -235,12 +233,11 @@ def _item(name: str, manifest: Manifest, config: ImageConfig | None, place: str)
 
 
 def _created(manifest: Manifest, config: ImageConfig | None) -> float:
-    text = str(manifest.annotations.get(_CREATED, "")) or (config.created if config is not None else "")
+    text = str(manifest.annotations.get(CREATED, "")) or (config.created if config is not None else "")
     try:
-        made = datetime.fromisoformat(text)
+        return moment(text).timestamp()
     except ValueError:
         return 0.0
-    return (made if made.tzinfo else made.replace(tzinfo=UTC)).timestamp()
 
 
 def _keys(data: bytes) -> frozenset[str]:

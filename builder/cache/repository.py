@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from builder.cache.blob import CachedBlob
 from builder.cache.complaints import Complaints
-from builder.cache.entry import Entry, Replacing, always, layer_of, read_entry
+from builder.cache.entry import CREATED, Entry, Replacing, always, layer_of, read_entry
 from builder.cache.key import CacheKey
 from builder.errors import BuildError, ImageError, RegistryError
 from builder.events import Listener
@@ -154,7 +154,7 @@ def record_image(data: bytes) -> Image:
     image = Image(
         ImageConfig(Platform.host()),
         format="oci",
-        annotations={_RECORD: text, "org.opencontainers.image.created": datetime.now(UTC).isoformat()},
+        annotations={_RECORD: text, CREATED: datetime.now(UTC).isoformat()},
     )
     # Some registries take no image without a layer.
     return image.append(empty_layer(), History(created_by="the record of a build"))

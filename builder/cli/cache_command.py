@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from builder.cache.directory import SCHEME
@@ -19,6 +18,7 @@ from builder.cli.output.quantities import bytes_text
 from builder.cli.registry_access import registry_access
 from builder.cli.wiring import registries
 from builder.errors import BuildError, UsageError
+from builder.plan.history import timestamp
 from builder.store.prune import entries_of, prune
 
 
@@ -54,7 +54,7 @@ def _list(inventory: Inventory, arguments: Arguments) -> None:
         print(json.dumps([_json(item) for item in items], indent=2))
         return
     for item in items:
-        print(f"{item.name}  {_date(item.created)}  {bytes_text(item.size):>9}  {item.text}")
+        print(f"{item.name}  {timestamp(int(item.created))}  {bytes_text(item.size):>9}  {item.text}")
     print(f"{len(items)} layers, {bytes_text(sum(item.size for item in items))}")
 
 
@@ -81,14 +81,14 @@ def _prune(inventory: Inventory, arguments: Arguments, output: Output) -> None:
     entries = [item for item in gone if not item.is_record]
     left = sum(item.size for item in items if not item.is_record) - sum(item.size for item in entries)
     _report(
-        _Report([_json(item) for item in entries], sum(item.size for item in entries), left),
-        [f"{item.name}  {_date(item.created)}  {bytes_text(item.size):>9}  {item.text}" for item in entries],
+        _Report(len(entries), sum(item.size for item in entries), left, tuple(map(_json, entries))),
+        [f"{item.name}  {timestamp(int(item.created))}  {bytes_text(item.size):>9}  {item.text}" for item in entries],
         arguments,
     )
 
 
 def _json(item: Item) -> dict[str, object]:
-    return {"key": item.name, "instruction": item.text, "size": item.size, "created": _date(item.created)}
+    return {"key": item.name, "instruction": item.text, "size": item.size, "created": timestamp(int(item.created))}
 
 
 # --- local stores ---
@@ -100,11 +100,11 @@ def _list_store(directory: Path, arguments: Arguments) -> None:
     except OSError as error:
         raise _unreadable(directory, error) from error
     if arguments.text("format") == "json":
-        rows = [{"kind": e.kind, "name": e.name, "size": e.size, "used": _date(e.used)} for e in entries]
+        rows = [{"kind": e.kind, "name": e.name, "size": e.size, "used": timestamp(int(e.used))} for e in entries]
         print(json.dumps(rows, indent=2))
         return
     for entry in entries:
-        print(f"{entry.kind:<8} {_date(entry.used)}  {bytes_text(entry.size):>9}  {entry.name}")
+        print(f"{entry.kind:<8} {timestamp(int(entry.used))}  {bytes_text(entry.size):>9}  {entry.name}")
     print(f"{len(entries)} entries, {bytes_text(sum(entry.size for entry in entries))}")
 
 
@@ -121,7 +121,7 @@ def _prune_store(directory: Path, arguments: Arguments, output: Output) -> None:
         done = prune(directory, size=size, unused_since=since)
     except OSError as error:
         raise _unreadable(directory, error) from error
-    _report(_Report([], done.freed, done.left, done.removed), [], arguments)
+    _report(_Report(done.removed, done.freed, done.left), [], arguments)
 
 
 def _unreadable(directory: Path, error: OSError) -> BuildError:
@@ -136,25 +136,20 @@ def _unreadable(directory: Path, error: OSError) -> BuildError:
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """`freed` and `left` in bytes; `count` -1: as many as `removed`."""
+    """`freed` and `left` in bytes; `removed` names the entries, where they have names that tell something."""
 
-    removed: list[dict[str, object]]
+    count: int
     freed: int
     left: int
-    count: int = -1
+    removed: tuple[dict[str, object], ...] = ()
 
 
 def _report(report: _Report, lines: list[str], arguments: Arguments) -> None:
-    count = len(report.removed) if report.count < 0 else report.count
     if arguments.text("format") == "json":
-        value = {"count": count, "freed": report.freed, "left": report.left, "removed": report.removed}
+        value = {"count": report.count, "freed": report.freed, "left": report.left, "removed": list(report.removed)}
         print(json.dumps(value, indent=2))
         return
     for line in lines:
         print(line)
     verb = "would remove" if arguments.is_set("dryrun") else "removed"
-    print(f"{verb} {count}, {bytes_text(report.freed)}; {bytes_text(report.left)} are left")
-
-
-def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    print(f"{verb} {report.count}, {bytes_text(report.freed)}; {bytes_text(report.left)} are left")

@@ -17,6 +17,7 @@ from builder.cli.output import Output
 from builder.cli.registry_access import registry_access
 from builder.cli.wiring import registries, work_parent
 from builder.errors import EXIT_FAILURE, BuildError, RegistryError, UsageError
+from builder.isolation.container import Mounted, is_below, mounts
 from builder.isolation.enter import subordinate_ids
 from builder.isolation.survey import survey
 from builder.oci.reference import Reference
@@ -90,14 +91,12 @@ def _measured(parent: Path) -> WorkDirectory:
 
 
 def _filesystem(directory: Path) -> str:
-    """The type of the mount that `directory` is on, as mount(8) calls it (proc_pid_mountinfo(5))."""
-    path, found = os.path.realpath(directory), ("", "unknown")
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, rest = line.partition(" - ")
-        point = fields.split()[4]
-        if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(found[0]):
-            found = point, rest.split()[0]  # of several on one point, the last hides the others
-    return found[1]
+    """The type of the mount that `directory` is on, as mount(8) calls it."""
+    path, found = os.path.realpath(directory), Mounted("", "unknown")
+    for mount in mounts():
+        if is_below(path, mount.point) and len(mount.point) >= len(found.point):
+            found = mount  # of several on one point, the last hides the others
+    return found.kind
 
 
 def _destinations(

@@ -174,10 +174,9 @@ class RecordedOwners:
             return _inode(os.stat(path)) in self._by_inode
 
     def _read(self, path: str, follow: bool) -> tuple[int, int]:
-        noted = _get(path, OWNER_XATTR, follow)
+        noted = _noted(path, follow)
         if noted is not None:
-            uid, _, gid = noted.removesuffix(_AS_SEEN).partition(b":")
-            return int(uid), int(gid)
+            return noted
         with self._lock:
             if not self._by_inode:
                 return (0, 0)
@@ -191,11 +190,17 @@ def _inode(status: os.stat_result) -> _Inode:
 
 def with_noted_owner(entry: Entry, location: str) -> Entry:
     """`entry`, read from `location`, with the owner that some isolation noted in the file itself, if one did."""
-    noted = _get(location, OWNER_XATTR, follow=False)
-    if noted is None:
-        return entry
-    uid, _, gid = noted.removesuffix(_AS_SEEN).partition(b":")
-    return replace(entry, uid=int(uid), gid=int(gid))
+    noted = _noted(location, follow=False)
+    return entry if noted is None else replace(entry, uid=noted[0], gid=noted[1])
+
+
+def _noted(path: str, follow: bool) -> tuple[int, int] | None:
+    """The owner that is noted in the file itself."""
+    note = _get(path, OWNER_XATTR, follow)
+    if note is None:
+        return None
+    uid, _, gid = note.removesuffix(_AS_SEEN).partition(b":")
+    return int(uid), int(gid)
 
 
 def _get(path: str, name: str, follow: bool) -> bytes | None:

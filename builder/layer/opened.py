@@ -9,8 +9,7 @@ from typing import BinaryIO
 from builder.errors import ImageError
 from builder.layer.unpack import NeedsLayersBelow
 from builder.oci.image import Layer
-
-_PIECE = 1 << 20
+from builder.oci.verified import read_to_end
 
 
 @contextmanager
@@ -26,8 +25,7 @@ def opened(layer: Layer) -> Iterator[BinaryIO]:
         except NeedsLayersBelow:
             raise
         except ImageError as error:
-            while stream.read(_PIECE):
-                pass
+            read_to_end(stream)
             image = f" of {layer.origin}" if layer.origin else ""
             raise ImageError(
                 f"layer {layer.descriptor.digest}{image}: {error.message}",

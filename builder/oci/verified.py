@@ -12,6 +12,12 @@ from builder.oci.descriptor import Descriptor
 BUFFER = 1 << 20
 
 
+def read_to_end(stream: BinaryIO) -> None:
+    """Read what is left, for what reading does: a digest is compared, a copy is kept."""
+    while stream.read(BUFFER):
+        pass
+
+
 class Source(Protocol):
     """Where bytes come from: b"" is the end, fewer bytes than asked for are not."""
 

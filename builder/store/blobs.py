@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from builder.oci.blobs import FileBlob
 from builder.oci.descriptor import Blob, Descriptor
-from builder.store.entries import Entries, Entry, Making
+from builder.store.entries import Entries, Entry, Making, name_of
 
 KIND = "blobs"
 _BUFFER = 1 << 20
@@ -25,7 +25,7 @@ class StoredBlobs:
         self._entries = entries
         self._lock = threading.Lock()
         self._checking: dict[str, threading.Lock] = {}
-        self._good: list[Entry] = []
+        self._good: dict[str, Entry] = {}  # those whose digest was checked, by name
 
     def blob(self, descriptor: Descriptor, origin: Blob) -> Blob:
         """The bytes of `descriptor`: from the store, or from `origin`, and then they are kept."""
@@ -39,7 +39,7 @@ class StoredBlobs:
         """A stream over the bytes. Raises what opening and reading `origin` raises."""
         entry = self._entry(descriptor)
         if entry is None:
-            making = self._entries.make(KIND, _name(descriptor), wait=False)
+            making = self._entries.make(KIND, name_of(descriptor.digest), wait=False)
             if isinstance(making, Making):
                 return _kept(origin.open, making, descriptor.size, self._entries)
             entry = self._entry(descriptor)
@@ -52,12 +52,12 @@ class StoredBlobs:
         with self._lock:
             lock = self._checking.setdefault(descriptor.digest, threading.Lock())
         with lock:
-            entry = self._entries.open(KIND, _name(descriptor))
-            if entry is None or entry in self._good:
+            entry = self._entries.open(KIND, name_of(descriptor.digest))
+            if entry is None or self._good.get(entry.name) is entry:
                 return entry
             reason = _damage(entry, descriptor.digest)
             if not reason:
-                self._good.append(entry)
+                self._good[entry.name] = entry
                 return entry
             self._entries.remove(entry, reason)
             return None
@@ -85,10 +85,6 @@ def _damage(entry: Entry, digest: str) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return "" if found == wanted else f"its digest is {algorithm}:{found}"
-
-
-def _name(descriptor: Descriptor) -> str:
-    return descriptor.digest.replace(":", "-")
 
 
 def _kept(open_origin: Callable[[], BinaryIO], making: Making, size: int, entries: Entries) -> BinaryIO:

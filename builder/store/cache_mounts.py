@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.isolation.removal import remove_tree
-from builder.store.locks import lock_exclusive
+from builder.store.locks import lock_exclusive, lock_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class CacheSlot:
     def remove_unused(self) -> bool:
         """Remove it unless a RUN uses it. Raises OSError."""
         try:
-            descriptor = lock_exclusive(_lock_of(self.path))
+            descriptor = lock_exclusive(lock_of(self.path))
         except FileNotFoundError:
             return False
         if descriptor is None:
@@ -49,13 +49,9 @@ def cache_slots(directory: Path) -> Iterator[CacheSlot]:
                 remove_tree(path)
             elif path.name.isdigit():
                 try:
-                    yield CacheSlot(path, _size(path), os.stat(_lock_of(path)).st_mtime)
+                    yield CacheSlot(path, _size(path), os.stat(lock_of(path)).st_mtime)
                 except FileNotFoundError:
                     continue  # somebody else removes it, or nobody has used it yet
-
-
-def _lock_of(slot: Path) -> Path:
-    return slot.with_name(slot.name + ".lock")
 
 
 def _size(directory: Path) -> int:

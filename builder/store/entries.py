@@ -27,12 +27,17 @@ from typing import Any
 from builder.errors import BuildError
 from builder.events import Listener, Message
 from builder.isolation.removal import remove_tree
-from builder.store.locks import lock_exclusive, lock_new, lock_shared
+from builder.store.locks import lock_exclusive, lock_new, lock_of, lock_shared
 
 PARTIAL = "partial"
 OTHERS = ("names", "mounts")  # directories of the root that hold no entries
 _PATIENCE = 120.0  # seconds: a build may be frozen with its node
 _POLL = 0.05  # seconds between two looks at a lock: a waiting flock could not be interrupted
+
+
+def name_of(digest: str) -> str:
+    """What entries about `digest` are called, or begin with."""
+    return digest.replace(":", "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ class Entries:
         patience = time.monotonic() + _PATIENCE
         try:
             partial.parent.mkdir(exist_ok=True)
-            while (descriptor := lock_new(_lock_of(partial))) is None:
+            while (descriptor := lock_new(lock_of(partial))) is None:
                 if not wait:
                     return None
                 if self._stopped.wait(_POLL):
@@ -240,7 +245,7 @@ class Making:
         self._ended = True
         try:
             remove_tree(self.path)
-            os.unlink(_lock_of(self.path))
+            os.unlink(lock_of(self.path))
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -294,12 +299,12 @@ def remove_removed(path: Path) -> bool:
 
 def remove_dead_partial(path: Path) -> bool:
     """Remove a partial entry whose maker is gone. Raises OSError."""
-    descriptor = lock_new(_lock_of(path))
+    descriptor = lock_new(lock_of(path))
     if descriptor is None:
         return False
     try:
         remove_tree(path)
-        os.unlink(_lock_of(path))
+        os.unlink(lock_of(path))
     finally:
         os.close(descriptor)
     return True
@@ -334,10 +339,6 @@ def _rename(root: Path, partial: Path, final: Path) -> None:
             raise
         discard(root, final)  # damaged, or it would have been opened
         os.rename(partial, final)
-
-
-def _lock_of(partial: Path) -> Path:
-    return partial.with_name(partial.name + ".lock")
 
 
 def _touch(lock: int) -> None:

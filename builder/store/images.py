@@ -17,7 +17,7 @@ from builder.oci.manifest import Manifest, ResolvedImage, parse_manifest
 from builder.oci.platform import Platform
 from builder.oci.verified import digest_of
 from builder.registry.pull import KnownImage
-from builder.store.entries import Entries, Entry, Making
+from builder.store.entries import Entries, Entry, Making, name_of
 
 KIND = "images"
 NAMES = "names"
@@ -85,7 +85,7 @@ class StoredImages:
 
 
 def _image_name(digest: str, platform: Platform) -> str:
-    return f"{digest}-{platform}".replace(":", "-").replace("/", "-")
+    return f"{name_of(digest)}-{platform}".replace("/", "-")
 
 
 def _image_of(entry: Entry) -> KnownImage:

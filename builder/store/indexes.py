@@ -12,7 +12,7 @@ from typing import Any
 
 from builder.rootfs.entry import NO_XATTRS, BytesContent, Change, Entry, FileType, Opaque, Whiteout
 from builder.rootfs.users import USER_FILES
-from builder.store.entries import Entries, Making
+from builder.store.entries import Entries, Making, name_of
 
 KIND = "indexes"
 _USER_FILE_LIMIT = 1 << 20  # bytes
@@ -28,7 +28,7 @@ class StoredIndexes:
 
     def get(self, diff_id: str) -> list[Change] | None:
         """The layer's changes. Regular files have content None, but for those that users are looked up in."""
-        entry = self._entries.open(KIND, _name(diff_id))
+        entry = self._entries.open(KIND, name_of(diff_id))
         if entry is None:
             return None
         try:
@@ -42,7 +42,7 @@ class StoredIndexes:
 
     def put(self, diff_id: str, changes: Iterable[Change]) -> None:
         """Keep the index of a layer; does nothing where that cannot be done."""
-        making = self._entries.make(KIND, _name(diff_id), wait=False)
+        making = self._entries.make(KIND, name_of(diff_id), wait=False)
         if not isinstance(making, Making):
             return
         try:
@@ -57,10 +57,6 @@ class StoredIndexes:
     def unpacked(self, diff_id: str) -> Path | None:
         """The layer as a directory, in any form: files' contents are the same in all."""
         return self._unpacked(diff_id)
-
-
-def _name(diff_id: str) -> str:
-    return diff_id.replace(":", "-")
 
 
 def _value(change: Change) -> list[Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from builder.errors import BuildError
 from builder.isolation.removal import remove_tree
 from builder.isolation.store import NotKept, StoredLayer
-from builder.store.entries import Entries, Entry, Making
+from builder.store.entries import Entries, Entry, Making, name_of
 
 KIND = "layers"
 _TREE = "tree"
@@ -31,19 +31,18 @@ class StoredLayers:
     def __init__(self, entries: Entries, form: str) -> None:
         self._entries = entries
         self._kind = f"{KIND}-{form}"
-        self._good: list[Entry] = []  # those whose files were compared
+        self._good: dict[str, Entry] = {}  # those whose files were compared, by name
 
     def get(self, diff_id: str) -> StoredLayer | None:
         """The layer's directory if it is there, and as it was."""
-        return self._stored(self._entries.open(self._kind, diff_id.replace(":", "-")))
+        return self._stored(self._entries.open(self._kind, name_of(diff_id)))
 
     def get_or_make(self, diff_id: str, fill: Callable[[Path], StoredLayer]) -> StoredLayer | None:
         """See KeptLayers."""
         stored = self.get(diff_id)
         if stored is not None:
             return stored
-        name = diff_id.replace(":", "-")
-        making = self._entries.make(self._kind, name, wait=True)
+        making = self._entries.make(self._kind, name_of(diff_id), wait=True)
         if not isinstance(making, Making):
             return self._stored(making)
         try:
@@ -67,10 +66,10 @@ class StoredLayers:
             return None
         tree = entry.path / _TREE
         try:
-            compared = fresh or any(good is entry for good in self._good)
+            compared = fresh or self._good.get(entry.name) is entry
             if not compared and fingerprint(tree)[0] != entry.value["fingerprint"]:
                 raise ValueError("its files are not those that were unpacked")
-            self._good.append(entry)
+            self._good[entry.name] = entry
             not_applied = tuple((str(path), str(what)) for path, what in entry.value["not_applied"])
             return StoredLayer(tree, tuple(entry.value["implied"]), not_applied)
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -7,6 +7,11 @@ import os
 from pathlib import Path
 
 
+def lock_of(path: Path) -> Path:
+    """The lock file beside the directory `path`."""
+    return path.with_name(path.name + ".lock")
+
+
 def lock_new(path: Path) -> int | None:
     """An exclusive lock on `path`, which is made if it is not there: a descriptor. None when somebody has it.
 

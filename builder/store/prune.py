@@ -13,7 +13,7 @@ from pathlib import Path
 from builder.isolation.probe import PROBE
 from builder.isolation.removal import remove_tree
 from builder.store.cache_mounts import CacheSlot, cache_slots
-from builder.store.entries import OTHERS, PARTIAL, remove_dead_partial, remove_removed, remove_unused
+from builder.store.entries import OTHERS, PARTIAL, name_of, remove_dead_partial, remove_removed, remove_unused
 from builder.store.images import KIND as IMAGES
 from builder.store.images import NAMES
 
@@ -85,7 +85,7 @@ def _remove_names(root: Path) -> None:
     images = os.listdir(root / IMAGES) if (root / IMAGES).is_dir() else []
     for path in (root / NAMES).glob("*.json"):
         try:
-            prefix = json.loads(path.read_bytes())["digest"].replace(":", "-")
+            prefix = name_of(json.loads(path.read_bytes())["digest"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             prefix = "damaged"
         if not any(name.startswith(prefix) for name in images):

@@ -8,7 +8,7 @@ from pathlib import Path
 from builder.events import Listener, Message
 from builder.oci.manifest import ResolvedImage
 from builder.store.blobs import StoredBlobs
-from builder.store.entries import Entries
+from builder.store.entries import Entries, name_of
 from builder.store.images import StoredImages
 from builder.store.indexes import StoredIndexes
 from builder.store.layers import KIND as LAYERS
@@ -57,7 +57,7 @@ class Store:
         digests = {image.digest, image.index_digest} - {""}
         for layer in image.image.layers:
             digests |= {layer.descriptor.digest, layer.diff_id}
-        self._entries.forget(tuple(digest.replace(":", "-") for digest in sorted(digests)))
+        self._entries.forget(tuple(map(name_of, sorted(digests))))
 
     def stop(self) -> None:
         """Make whoever waits for another build raise."""

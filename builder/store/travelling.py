@@ -27,6 +27,7 @@ from builder.rootfs.changes import with_hardlinks
 from builder.rootfs.directory import DirectoryTree
 from builder.rootfs.paths import join
 from builder.steps.step import CacheMount
+from builder.store.locks import lock_of
 
 _TOP = "cache"  # the mount's directory in the layer, whose own root directory has no entry
 _FORMAT = LayerFormat("oci", "zstd")
@@ -105,7 +106,7 @@ class TravellingMounts:
         scratch = self._work_dir / "travelling"
         with ExitStack() as stack:
             # Somebody else's step may be writing to it right now; then that build will send it.
-            lock = os.open(use.path.with_name(use.path.name + ".lock"), os.O_RDWR | os.O_CLOEXEC)
+            lock = os.open(lock_of(use.path), os.O_RDWR | os.O_CLOEXEC)
             stack.callback(os.close, lock)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,14 +87,20 @@ def shop(limpet: Builder, registry: RegistryServer, base: Path, tmp_path: Path) 
     return Shop(limpet, registry, tmp_path / "store", name)
 
 
-@pytest.fixture
-def own(limpet: Builder, base: Path, tmp_path: Path) -> Iterator[Shop]:
+@contextmanager
+def shop_of_its_own(limpet: Builder, base: Path, directory: Path) -> Iterator[Shop]:
     """With a registry of its own, which can be stopped."""
     if missing():
         pytest.skip(missing())
-    with docker_registry(tmp_path / "registry") as server:
+    with docker_registry(directory / "registry") as server:
         push(base, server, "base:1")
-        yield Shop(limpet, server, tmp_path / "store", "base")
+        yield Shop(limpet, server, directory / "store", "base")
+
+
+@pytest.fixture
+def own(limpet: Builder, base: Path, tmp_path: Path) -> Iterator[Shop]:
+    with shop_of_its_own(limpet, base, tmp_path) as shop:
+        yield shop
 
 
 @pytest.mark.parametrize("isolation", ["auto", "chroot"])

@@ -15,19 +15,15 @@ import pytest
 
 from tests.build import busybox
 from tests.build.program import CHECKOUT, Builder
-from tests.build.test_store import Shop, push
+from tests.build.test_store import Shop, push, shop_of_its_own
 from tests.servers import web
-from tests.servers.registry import docker_registry, missing
 from tests.store.consistency import assert_consistent
 
 
 @pytest.fixture
 def shop(limpet: Builder, base: Path, tmp_path: Path) -> Iterator[Shop]:
-    if missing():
-        pytest.skip(missing())
-    with docker_registry(tmp_path / "registry") as server:
-        push(base, server, "base:1")
-        yield Shop(limpet, server, tmp_path / "store", "base")
+    with shop_of_its_own(limpet, base, tmp_path) as shop:
+        yield shop
 
 
 def warm(shop: Shop, *arguments: str, code: int = 0) -> str:

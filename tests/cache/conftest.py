@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from builder.cache import CacheKey, Entry
+from builder.cache.entry import LayerCache
 from builder.events import Event, Message
+from tests.images import layer
 from tests.servers.front import Front, front
 from tests.servers.registry import RegistryServer, docker_registry, missing
 
@@ -24,6 +27,16 @@ class Told:
     @property
     def warnings(self) -> list[str]:
         return [message.text for message in self.messages if message.level == "warning"]
+
+
+def check_that_what_is_there_may_stay(cache: LayerCache, key: CacheKey, entry: Entry) -> None:
+    """What every LayerCache makes of `replacing`."""
+    other = Entry(layer({"file": b"other"}), entry.created, "below")
+    assert cache.put(key, entry, "", lambda found: False)
+    assert not cache.put(key, other, "", lambda found: found != entry)
+    assert cache.get(key) == entry
+    assert cache.put(key, other, "", lambda found: found == entry)
+    assert cache.get(key) == other
 
 
 @pytest.fixture

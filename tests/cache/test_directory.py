@@ -13,7 +13,7 @@ import pytest
 
 from builder.cache import CacheDamaged, CacheKey, Entry
 from builder.cache.directory import DirectoryCache
-from tests.cache.conftest import Told
+from tests.cache.conftest import Told, check_that_what_is_there_may_stay
 from tests.images import layer
 
 KEY = CacheKey.of("key")
@@ -145,9 +145,4 @@ def test_records_are_kept_beside_entries(cache: DirectoryCache, told: Told) -> N
 
 
 def test_what_is_there_may_stay(cache: DirectoryCache) -> None:
-    other = Entry(layer({"file": b"other"}), ENTRY.created, "below")
-    assert cache.put(KEY, ENTRY, "", lambda found: False)
-    assert not cache.put(KEY, other, "", lambda found: found != ENTRY)
-    assert cache.get(KEY) == ENTRY
-    assert cache.put(KEY, other, "", lambda found: found == ENTRY)
-    assert cache.get(KEY) == other
+    check_that_what_is_there_may_stay(cache, KEY, ENTRY)

@@ -18,7 +18,7 @@ from builder.oci.reference import Reference
 from builder.registry.credentials import Credentials
 from builder.registry.registries import Registries
 from builder.registry.settings import RegistrySettings
-from tests.cache.conftest import Told
+from tests.cache.conftest import Told, check_that_what_is_there_may_stay
 from tests.images import layer, noise
 from tests.servers.certificates import Authority
 from tests.servers.front import Answer, Corrupt, DropAnswer, Front, Trouble
@@ -281,9 +281,4 @@ def test_a_damaged_record_is_none(cache_at: Open, shop: Front, name: str, annota
 
 def test_what_is_there_may_stay(cache_at: Open, server: RegistryServer, name: str) -> None:
     cache = cache_at(f"{server.host}/{name}")
-    other = Entry(layer({"file": b"other"}), ENTRY.created, "below")
-    assert cache.put(KEY, ENTRY, "", lambda found: False)
-    assert not cache.put(KEY, other, "", lambda found: found != ENTRY)
-    assert cache.get(KEY) == ENTRY
-    assert cache.put(KEY, other, "", lambda found: found == ENTRY)
-    assert cache.get(KEY) == other
+    check_that_what_is_there_may_stay(cache, KEY, ENTRY)

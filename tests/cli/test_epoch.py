@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Limpet
-from tests.cli.test_origins import blob, git
+from tests.cli.test_origins import blob, git, make_repository
 from tests.servers.git_daemon import git_daemon
 from tests.servers.web import WebServer, missing, web_server
 
@@ -28,19 +28,11 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Path:
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The context, a git repository with one commit of TIME; its directory is as old as that, too."""
-    directory = tmp_path / "context"
-    directory.mkdir()
-    (directory / "Dockerfile").write_text("FROM scratch\nCOPY a /\n")
-    (directory / "a").write_text("a")
-    git(directory, "init", "-q", "-b", "main")
-    git(directory, "add", ".")
-    os.environ["GIT_COMMITTER_DATE"] = f"{TIME} +0000"
-    try:
-        git(directory, "-c", "user.name=x", "-c", "user.email=x@example.com", "commit", "-q", "-m", "one")
-    finally:
-        del os.environ["GIT_COMMITTER_DATE"]
+    with monkeypatch.context() as patch:
+        patch.setenv("GIT_COMMITTER_DATE", f"{TIME} +0000")
+        directory = make_repository(tmp_path / "context", "FROM scratch\nCOPY a /\n")
     os.utime(directory, (TIME, TIME))
     return directory
 

@@ -70,8 +70,8 @@ def test_a_bug_is_one_line() -> None:
 
 
 def test_the_machine_is_at_its_end() -> None:
-    full = OSError(errno.ENOSPC, "No space left on device", "/work/layer")
-    assert shown(full)[0] == "error: /work/layer: No space left on device"
+    full = OSError(errno.ENOSPC, "No space left on device", "/scratch/layer")
+    assert shown(full)[0] == "error: /scratch/layer: No space left on device"
     assert "--work-dir" in shown(full)[1]
     assert shown(MemoryError()) == ["error: out of memory", "  give the container more memory"]
 

@@ -26,9 +26,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServe
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A git repository with one commit, whose Dockerfile starts from scratch."""
-    directory = tmp_path / "repository"
+    dockerfile = "FROM scratch\nLABEL org.opencontainers.image.source=mine\nCOPY a /\n"
+    return make_repository(tmp_path / "repository", dockerfile)
+
+
+def make_repository(directory: Path, dockerfile: str) -> Path:
     directory.mkdir()
-    (directory / "Dockerfile").write_text("FROM scratch\nLABEL org.opencontainers.image.source=mine\nCOPY a /\n")
+    (directory / "Dockerfile").write_text(dockerfile)
     (directory / "a").write_text("a")
     git(directory, "init", "-q", "-b", "main")
     git(directory, "add", ".")

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from builder.errors import ContextError
 from context_sources.gcs import parse
 from tests.context_sources.conftest import FILES, QUICK, Fetcher, archive_of, tree
+from tests.context_sources.places import make_gcs_bucket, put_gcs_object
 from tests.servers.front import Answer, CutResponse, Front, Without, front
 
 BIG_FILES = {**FILES, "big": os.urandom(3 << 20)}
@@ -25,7 +25,7 @@ BIG = archive_of(BIG_FILES)
 @pytest.fixture(scope="module")
 def generation(gcs: str) -> str:
     """The bucket `bucket`, filled; the generation of big.tar."""
-    requests.post(f"http://{gcs}/storage/v1/b", json={"name": "bucket"}, timeout=30).raise_for_status()
+    make_gcs_bucket(gcs, "bucket")
     objects = {
         "context.tar.gz": gzip.compress(archive_of(FILES)),
         "dir/a b.tar": archive_of(FILES),
@@ -35,15 +35,7 @@ def generation(gcs: str) -> str:
     }
     found = ""
     for name, data in objects.items():
-        answer = requests.post(
-            f"http://{gcs}/upload/storage/v1/b/bucket/o",
-            params={"uploadType": "media", "name": name},
-            data=data,
-            headers={"Content-Type": "application/octet-stream"},
-            timeout=30,
-        )
-        answer.raise_for_status()
-        found = answer.json()["generation"]
+        found = put_gcs_object(gcs, "bucket", name, data)
     return found
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from builder import __version__
 from builder.cli.settings import Settings
 from builder.outputs import repository_of
+from builder.plan.history import timestamp
 
 _HOME = "https://limpet.example.com"
 
@@ -39,7 +39,7 @@ def statement(
             },
             "runDetails": {
                 "builder": {"id": f"{_HOME}/executor", "version": {"limpet": __version__}},
-                "metadata": {"startedOn": _time(started), "finishedOn": _time(finished)},
+                "metadata": {"startedOn": timestamp(int(started)), "finishedOn": timestamp(int(finished))},
             },
         },
     }
@@ -80,7 +80,3 @@ def _bases(origins: Mapping[str, Any]) -> list[dict[str, Any]]:
         uri = f"docker://{repository_of(base['reference'])}@{base['digest']}"
         found.append({"uri": uri, "digest": {algorithm: value}, "annotations": {"platform": base["platform"]}})
     return found
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
