@@ -8,7 +8,8 @@ mkdir -p "$(dirname "$target")"
 work=$(mktemp -d "$(dirname "$target")/debootstrap.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 echo "debian-base: debootstrap (about half a minute, once)"
-debootstrap --variant=minbase bookworm "$work/root" >"$work/log" 2>&1 || { tail -20 "$work/log" >&2; echo "debian-base: debootstrap failed" >&2; exit 1; }
+# A mount namespace of its own: debootstrap mounts /proc in the new root, and leaves it there when it is killed.
+unshare -m debootstrap --variant=minbase bookworm "$work/root" >"$work/log" 2>&1 || { tail -20 "$work/log" >&2; echo "debian-base: debootstrap failed" >&2; exit 1; }
 rm -rf "$work/root/var/cache/apt/archives"/*.deb "$work/root/var/lib/apt/lists"/*
 tar --numeric-owner --sort=name -C "$work/root" -cf "$work/base.tar" .
 mv "$work/base.tar" "$target"

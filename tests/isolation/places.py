@@ -188,7 +188,9 @@ def _pod(seccomp: Callable[[], str], inside: Sequence[str]) -> Callable[[Path], 
         (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
         (root / "etc/subuid").touch()
         (root / "etc/ld.so.cache").write_bytes(Path("/etc/ld.so.cache").read_bytes())
-        volumes = [f"{work}/volume:{work}/volume", "/usr:/usr:ro", f"{CHECKOUT}:{CHECKOUT}:ro", *_packages_volume()]
+        # "bind": a /proc that another test has mounted somewhere in the checkout would allow this pod a fresh one.
+        volumes = [f"{work}/volume:{work}/volume", "/usr:/usr:ro", f"{CHECKOUT}:{CHECKOUT}:ro,bind"]
+        volumes += _packages_volume()
         return [*_podman(seccomp(), volumes), "--workdir", str(CHECKOUT), "--rootfs", str(root), *inside]
 
     return command
@@ -205,7 +207,7 @@ def _executor(work: Path) -> list[str]:
     shutil.copy("/bin/busybox", tools)
     for name in ("env", "grep", "pgrep", "rm", "sleep"):
         (tools / name).symlink_to("busybox")
-    volumes = [f"{work}/volume:/limpet/volume", f"{CHECKOUT}:{IN_EXECUTOR}:ro"]
+    volumes = [f"{work}/volume:/limpet/volume", f"{CHECKOUT}:{IN_EXECUTOR}:ro,bind"]
     return [*_podman(_profile(), volumes), "--workdir", IN_EXECUTOR, "--entrypoint="]
 
 

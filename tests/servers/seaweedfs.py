@@ -38,8 +38,8 @@ def missing() -> str:
 
 
 @contextlib.contextmanager
-def seaweedfs(directory: Path, *, volumes: int = 30) -> Iterator[S3Server]:
-    """Started on free ports; it needs some seconds. `volumes` of 64 MB is what it can keep."""
+def seaweedfs(directory: Path, *, volumes: int = 200) -> Iterator[S3Server]:
+    """Started on free ports; it needs some seconds. `volumes` of 64 MB is what it can keep; a bucket takes seven."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "s3.json"
     config.write_text(
