@@ -47,7 +47,7 @@ def explained(failure: GitFailed, address: GitAddress, credential: Credential | 
     if NO_LOGIN.search(text):
         return ContextError(f"{where}: the server asks for a login and {used}", settable)
     if REFUSED.search(text):
-        status = "403 forbidden" if "403" in text else "authentication failed"
+        status = "403 forbidden" if "returned error: 403" in text else "authentication failed"
         return ContextError(f"{where}: {status}; {used}", f"check that it may read this repository, or {settable}")
     if re.search(r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED", text):
         return ContextError(

@@ -16,6 +16,8 @@ from builder.errors import ContextError, UsageError
 from context_sources import FetchSettings, GitOptions, Limits
 from context_sources.git import checkout
 from context_sources.git_address import parse
+from context_sources.git_failure import explained
+from context_sources.git_program import GitFailed
 from tests.context_sources.conftest import FILES, QUICK, Fetcher, Repository, git, make_repository, tree
 from tests.servers import git_http, ssh
 from tests.servers.certificates import Authority
@@ -231,6 +233,12 @@ def test_netrc_and_credential_helpers_of_the_home_directory(
     before = (tmp_path / "store" / ".git-credentials").read_text()
     fetcher(f"{server.url}/app.git", {**trusting, "HOME": str(tmp_path / "store"), "GIT_TOKEN": TOKEN})
     assert (tmp_path / "store" / ".git-credentials").read_text() == before
+
+
+def test_a_number_in_the_address_is_no_status() -> None:
+    text = "fatal: Authentication failed for 'https://h:40391/app.git/'"
+    error = explained(GitFailed("fetch", 128, text), parse("https://h:40391/app.git"), None)
+    assert "authentication failed" in error.message
 
 
 def test_refusals_name_the_credential(server: GitServer, trusting: dict[str, str], fetcher: Fetcher) -> None:
