@@ -25,7 +25,7 @@ from builder.stage import StageSettings
 from builder.step_work import Inputs
 from builder.steps.context import ContextTree
 from builder.steps.digest import digest, selection_digest
-from builder.steps.download import Downloads, entity_tag, file_name, without_user
+from builder.steps.download import Downloads, entity_tag, file_name
 from builder.steps.sources import Selection
 from builder.steps.step import (
     AddStep,
@@ -46,6 +46,7 @@ from builder.steps.step import (
     TmpfsMount,
     WorkdirStep,
 )
+from builder.urls import without_user
 
 # A checkout's group may write or not as the umask has it; that is not the author's intention.
 CONTEXT_MODES = 0o7755

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -298,10 +298,3 @@ def _subdirectory(into: Path, address: GitAddress) -> Path:
     if not found.is_dir():
         raise ContextError(f"git {address.shown}: {address.subdir} is not a directory of the repository")
     return found
-
-
-@contextmanager
-def temporary_checkout(address: GitAddress, settings: FetchSettings, parent: Path) -> Iterator[Checkout]:
-    """A checkout for as long as it is needed, in a directory of its own below `parent`."""
-    with tempfile.TemporaryDirectory(prefix="git-", dir=parent) as directory:
-        yield checkout(address, Path(directory), settings)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
+from builder.urls import without_user
 from context_sources.source import Level
 
 SECRET_NAME = re.compile(r"TOKEN|PASSWORD|SECRET|ACCESS_KEY|CONNECTION_STRING|_SAS|CREDENTIAL|API_KEY", re.IGNORECASE)
@@ -15,10 +16,7 @@ MASK = "***"
 
 def without_userinfo(location: str) -> str:
     """`location` without user, password, query and fragment. What is no URL is returned as it is."""
-    if "://" not in location:
-        return location
-    parts = urlsplit(location)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return re.split("[?#]", without_user(location))[0] if "://" in location else location
 
 
 def secrets_of(location: str, environment: Mapping[str, str]) -> frozenset[str]:

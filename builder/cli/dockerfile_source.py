@@ -9,6 +9,7 @@ from pathlib import Path
 import requests
 
 from builder.errors import ContextError
+from builder.urls import redacted
 
 _LIMIT = 16 << 20  # bytes
 _TIMEOUT = 60  # seconds
@@ -47,7 +48,7 @@ def find_dockerfile(asked: str, context: Path) -> FoundDockerfile:
 
 
 def _fetch(url: str) -> FoundDockerfile:
-    name = url.partition("?")[0].rpartition("@")[2]
+    name = redacted(url)
     try:
         with requests.get(url, timeout=_TIMEOUT, stream=True) as response:
             response.raise_for_status()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +30,7 @@ from builder.registry.registries import Registries
 from builder.stage import StageSettings
 from builder.steps.download import last_modified
 from builder.store.store import Store, open_store
+from builder.urls import without_user
 from context_sources.authorities import in_one_file
 from context_sources.fetch import fetch
 from context_sources.git import Checkout, checkout, tip_of
@@ -92,7 +92,7 @@ def fetch_context(
 
     `dockerfile_seen` is told where the Dockerfile is while the rest is still on its way, if the source can tell.
     """
-    name = re.sub(r"//[^/@]*@", "//", location)
+    name = without_user(location)
 
     def progress(done: int, total: int) -> None:
         listener.tell(Transfer("context", "context", name, done, total))

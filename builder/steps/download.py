@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from builder.errors import ContextError
+from builder.urls import redacted
 
 if TYPE_CHECKING:
     import requests
@@ -135,25 +136,6 @@ def entity_tag(url: str) -> str:
     except (requests.RequestException, ValueError):
         return ""
     return "" if tag.startswith("W/") else tag
-
-
-def without_user(url: str) -> str:
-    """`url` without user and password."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.username is not None else url
-
-
-def redacted(url: str) -> str:
-    """`url` without user and password, and without the values of its query, which may be a signature."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "the URL"
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=host, query="..." if parts.query else "", fragment="").geturl()
 
 
 def _session() -> requests.Session:

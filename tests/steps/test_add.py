@@ -24,8 +24,9 @@ from builder.rootfs.layered import LayeredTree
 from builder.rootfs.tree import Tree
 from builder.steps.add import AddSettings, add_changes
 from builder.steps.context import ContextTree
-from builder.steps.download import Downloads, download, file_name, redacted
+from builder.steps.download import Downloads, download, file_name
 from builder.steps.step import HeredocFile
+from builder.urls import redacted
 from tests.steps.trees import NOW, SETTINGS, add_step, directory, file, image, listing, symlink, text, tree
 
 MTIME = 1_500_000_000 * 10**9

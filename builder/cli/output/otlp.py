@@ -22,6 +22,7 @@ from builder.cli.grammar import is_true
 from builder.cli.output.redaction import Redactor
 from builder.cli.output.spans import Span, Spans
 from builder.events import Event, Listener, Message
+from builder.urls import redacted
 
 _PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _SHORT = 2.0  # seconds for a collector that does not answer when the build failed, or somebody waits for its end
@@ -118,8 +119,7 @@ class Exporter:
             if response.ok:
                 return
             why = f"{response.status_code} {response.reason}"
-        shown = re.sub(r"//[^/@]*@", "//", self._collector.url)
-        self._listener.tell(Message(f"OpenTelemetry: {shown} took no trace: {why}", "warning"))
+        self._listener.tell(Message(f"OpenTelemetry: {redacted(self._collector.url)} took no trace: {why}", "warning"))
 
     def _request(self, status: int) -> dict[str, Any]:
         """An ExportTraceServiceRequest in JSON: ids in hexadecimal, 64-bit numbers as strings."""
