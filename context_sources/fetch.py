@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from builder.errors import BuildError, ContextError
-from context_sources.redaction import redact, redacting, secrets_of
-from context_sources.schemes import find_source
+from builder.errors import BuildError, ContextError, UsageError
+from context_sources.redaction import redact, redacting, secrets_of, without_userinfo
+from context_sources.schemes import PATH_SCHEMES, find_source
 from context_sources.source import Fetched, FetchSettings
 
 
@@ -22,6 +23,7 @@ def fetch(location: str, into: Path, settings: FetchSettings) -> Fetched:
     `into` is an empty directory that Limpet owns; a directory on this machine is used where it lies, and `into` stays
     empty. When this raises (ContextError, UsageError, or what the registry says for oci://), `into` is empty again.
     """
+    _check_url(location)
     secrets = secrets_of(location, settings.environment)
     settings = replace(settings, log=redacting(settings.log, secrets))
     try:
@@ -40,6 +42,23 @@ def fetch(location: str, into: Path, settings: FetchSettings) -> Fetched:
     else:
         settings.log("info", f"context {fetched.source}")
     return fetched
+
+
+def _check_url(location: str) -> None:
+    """Raises UsageError for a URL that urllib, and so every client of HTTP, cannot read. Paths may have any name."""
+    scheme, separator, _ = location.partition("://")
+    if not separator or scheme.lower() in PATH_SCHEMES:
+        return
+    try:
+        parts = urlsplit(location)
+        if parts.scheme.endswith(("http", "https")):
+            parts.port  # noqa: B018  # raises where the port is no number
+    except ValueError:
+        # What it says has a part of the password in it where that is what stands for the port.
+        raise UsageError(
+            f"--context {without_userinfo(location)}: not a URL: its host or port cannot be read",
+            "write %2F, %3F, %23, %40, %5B and %5D for / ? # @ [ ] in a user or password",
+        ) from None
 
 
 def inside(context: Path, sub_path: str) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote, unquote, urlsplit
 
 from builder.urls import without_user
+from context_sources.schemes import PATH_SCHEMES
 from context_sources.source import Level
 
 SECRET_NAME = re.compile(r"TOKEN|PASSWORD|SECRET|ACCESS_KEY|CONNECTION_STRING|_SAS|CREDENTIAL|API_KEY", re.IGNORECASE)
@@ -20,14 +21,18 @@ def without_userinfo(location: str) -> str:
 
 
 def secrets_of(location: str, environment: Mapping[str, str]) -> frozenset[str]:
-    """Every string that must not be shown: of the URL's user, password and query, and of the environment."""
+    """Every string that must not be shown: of the URL's user, password and query, and of the environment.
+
+    `location` is a path or a URL that urllib can read.
+    """
     found = {value for name, value in environment.items() if SECRET_NAME.search(name) and not value.startswith("/")}
     for value in tuple(found):
         found.update(
             part for part in re.split(r"[;&]", value) if re.match(r"(?i)(AccountKey|SharedAccessSignature)=", part)
         )
     found |= {value.partition("=")[2] for value in found if value.startswith(("AccountKey=", "SharedAccessSignature="))}
-    if "://" in location:
+    scheme, separator, _ = location.partition("://")
+    if separator and scheme.lower() not in PATH_SCHEMES:
         parts = urlsplit(location)
         user, _, password = parts.netloc.rpartition("@")[0].partition(":")
         found.add(password or ("" if parts.scheme.endswith("ssh") else user))

@@ -37,6 +37,7 @@ BY_SCHEME: Mapping[str, str] = {
     "gs": "gcs",
     "oci": "oci",
 }
+PATH_SCHEMES = ("dir", "tar")  # what follows is a path of this machine, not a URL
 
 
 def kind_of(location: str, environment: Mapping[str, str]) -> str:

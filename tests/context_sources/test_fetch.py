@@ -111,6 +111,31 @@ def write_links(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://[bad/context.tar.gz",
+        "git://[bad/app.git",
+        "s3://[bucket/key",
+        "https://host:port/context.tar.gz",
+        "https://host:99999/context.tar.gz",
+        "https://user:pass/word@host/context.tar.gz",
+        "https://user:pass/word@host/app.git",
+        "git+https://user:pass/word@host/app.git",
+    ],
+)
+def test_an_address_that_is_no_url_is_told_without_its_password(fetcher: Fetcher, location: str) -> None:
+    with pytest.raises(UsageError, match="not a URL") as caught:
+        fetcher(location)
+    assert "pass" not in caught.value.message
+    assert os.listdir(fetcher.into) == []
+
+
+def test_a_path_may_have_any_name(tmp_path: Path, fetcher: Fetcher) -> None:
+    (tmp_path / "a[b@c:d.tar").write_bytes(archive_of({"a": b"1"}))
+    assert tree(fetcher(f"tar://{tmp_path}/a[b@c:d.tar").path) == {"a": b"1"}
+
+
 @pytest.mark.parametrize("sub_path", ["app", "/app", "app/", "inside", "app/../inside", "./app"])
 def test_sub_paths_are_found(tmp_path: Path, fetcher: Fetcher, sub_path: str) -> None:
     fetched = fetcher(f"tar://{write_links(tmp_path)}", sub_path=sub_path)
