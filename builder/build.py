@@ -26,7 +26,7 @@ from builder.once import Once
 from builder.plan import SCRATCH, Base, ImageBase, Plan, PlannedStage, ScratchBase, StageBase
 from builder.reuse import Reuse
 from builder.stage import BuiltStage, Results, StageSettings, StepWork, Workshop, build_stage
-from builder.steps.step import BindMount, CopyStep, FromImage, RunStep, Step
+from builder.steps.step import BindMount, CopyStep, FromImage, FromStage, RunStep, Step
 
 ResolveImage = Callable[[str, Platform], Image]
 LayerWritten = Callable[[Layer], None]
@@ -168,6 +168,16 @@ def stages_of(plans: Sequence[Plan], reuse: Sequence[Reuse] = ()) -> list[Planne
             if not reuse or stage.index in reuse[number].needed:
                 found.setdefault((owners[number][stage.index], stage.index), stage)
     return list(found.values())
+
+
+def cross_stage_sources(stages: Iterable[PlannedStage]) -> dict[int, list[str]]:
+    """The paths that COPY takes from each stage, by its index, in the order in which `stages` take them."""
+    found: dict[int, list[str]] = {}
+    for stage in stages:
+        for step in stage.steps:
+            if isinstance(step, CopyStep) and isinstance(step.origin, FromStage):
+                found.setdefault(step.origin.index, []).extend(step.sources)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ carries a secret: texts are as the Dockerfile has them, never the expanded envir
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Level = Literal["trace", "debug", "info", "warning", "error"]
@@ -33,10 +33,14 @@ class DockerfileRead:
 
 @dataclass(frozen=True, slots=True)
 class BuildStarted:
-    """The plan is made: so many stages with so many steps altogether will be carried out."""
+    """The plan is made: so many stages with so many steps altogether will be carried out.
+
+    `cross_stage` are the paths that COPY takes from each stage, by the stage's index in the Dockerfile.
+    """
 
     stages: int
     steps: int
+    cross_stage: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,15 @@ class StepFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotStarted:
+    """A step has run, and its layer is looked for: in all the files of the root, or in those that changed."""
+
+    stage: str
+    number: int
+    everywhere: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """Progress of one transfer; `key` identifies it. `done` of `total` bytes (0: unknown)."""
 
@@ -134,6 +147,7 @@ Event = (
     | StepStarted
     | StepOutput
     | StepFinished
+    | SnapshotStarted
     | Transfer
     | Worked
     | Published

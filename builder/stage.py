@@ -17,7 +17,17 @@ from typing import Protocol
 
 from builder.cache import Entry
 from builder.errors import BuildError, CommandFailed, IsolationError
-from builder.events import Listener, Message, StageFinished, StageStarted, StepFinished, StepOutput, StepStarted, worked
+from builder.events import (
+    Listener,
+    Message,
+    SnapshotStarted,
+    StageFinished,
+    StageStarted,
+    StepFinished,
+    StepOutput,
+    StepStarted,
+    worked,
+)
 from builder.files import ImageFiles, LayerIndexes, OpenRoots
 from builder.isolation import Process, Root
 from builder.layer.leave_out import leave_out
@@ -328,7 +338,10 @@ class _Builder:
     def _snapshot(self, number: int, step: Step) -> Future[Layer] | None:
         """Make one layer of everything since the last snapshot."""
         layers, self._unsnapped = self._unsnapped, []
-        if self._root is not None and (isinstance(step, RunStep) or self._shop.settings.single_snapshot):
+        ran = self._root is not None and (isinstance(step, RunStep) or self._shop.settings.single_snapshot)
+        everywhere = self._root is not None and ran and self._root.looks_everywhere
+        self._shop.listener.tell(SnapshotStarted(self._planned.display, number + 1, everywhere))
+        if self._root is not None and ran:
             with worked(self._shop.listener, "snapshot", step.text, self._planned.display):
                 layers.append(list(self._root.commit()))
         changes = layers[0] if len(layers) == 1 else squash(layers)

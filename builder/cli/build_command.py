@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from builder.build import BuildSettings, build, stages_of
+from builder.build import BuildSettings, build, cross_stage_sources, stages_of
 from builder.cli.arguments import Arguments
 from builder.cli.caching import layer_cache, travelling_mounts, with_cache
 from builder.cli.images import Images
@@ -147,7 +147,8 @@ def _build(
             if store is not None:
                 store.resume()
             stages = stages_of(plans, reuse)
-            output.tell(BuildStarted(len(stages), sum(len(stage.steps) for stage in stages)))
+            steps = sum(len(stage.steps) for stage in stages)
+            output.tell(BuildStarted(len(stages), steps, cross_stage_sources(stages_of(plans))))
             built = build(
                 plans,
                 images.image,

@@ -97,6 +97,11 @@ class Root(Protocol):
         """The root directory as this process sees it (inside its own mount namespace, if it has one)."""
         ...
 
+    @property
+    def looks_everywhere(self) -> bool:
+        """Whether `commit` looks at every file of the root; else at nothing but what changed."""
+        ...
+
     def tree(self) -> Tree:
         """The root as it is now, owners as the image sees them."""
         ...

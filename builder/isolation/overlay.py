@@ -68,6 +68,10 @@ class OverlayRoot:
     def path(self) -> Path:
         return self._path
 
+    @property
+    def looks_everywhere(self) -> bool:
+        return False
+
     def tree(self) -> DirectoryTree:
         return DirectoryTree(self._path, self._owners.of if self._owners.recorded else None)
 

@@ -43,6 +43,10 @@ class PlainRoot:
     def path(self) -> Path:
         return self._path
 
+    @property
+    def looks_everywhere(self) -> bool:
+        return True
+
     def tree(self) -> DirectoryTree:
         return DirectoryTree(self._path, self._owners.of if self._owners.recorded else None)
 

@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -21,9 +21,11 @@ from builder.cli.output.redaction import Redactor
 from builder.cli.output.summary import Summary
 from builder.cli.settings import LogSettings
 from builder.events import (
+    BuildStarted,
     Event,
     Message,
     Published,
+    SnapshotStarted,
     StageFinished,
     StageStarted,
     StepFinished,
@@ -120,6 +122,13 @@ class Log:
             self._line("info", text, {"event": "step", "stage": event.stage, "step": event.number})
         elif isinstance(event, StepFinished):
             self._step_finished(event)
+        elif isinstance(event, BuildStarted):
+            self._line("info", f"Built cross stage deps: {_go_map(event.cross_stage)}", {})
+        elif isinstance(event, SnapshotStarted):
+            self._finish_output(event.stage, event.number)
+            what = "full filesystem" if event.everywhere else "files"
+            fields = {"event": "snapshot", "stage": event.stage, "step": event.number}
+            self._line("info", f"Taking snapshot of {what}...", fields)
         elif isinstance(event, Published):
             fields = {"event": "pushed", "reference": event.reference, "digest": event.digest}
             self._line("info", f"Pushed {repository_of(event.reference)}@{event.digest}", fields)
@@ -216,6 +225,12 @@ class Log:
     def _json(self, level: str, text: str, fields: _Fields) -> str:
         value = {"level": level, "msg": text, "time": now_text(), **fields}
         return json.dumps(value, ensure_ascii=False)
+
+
+def _go_map(lists: Mapping[int, Sequence[str]]) -> str:
+    """`lists` as Go prints a map of slices; scripts that read kaniko's log know it so."""
+    members = (f"{key}:[{' '.join(words)}]" for key, words in sorted(lists.items()))
+    return f"map[{' '.join(members)}]"
 
 
 def now_text() -> str:
