@@ -12,7 +12,7 @@ from isal import igzip_lib, isal_zlib
 
 from builder.errors import ContextError
 
-CHUNK = 1 << 18
+CHUNK = 1 << 20  # every chunk is handed from thread to thread, which a busy machine makes slow
 XZ_MEMORY = 256 << 20  # xz -9 needs 65 MiB to decompress
 ZSTD_WINDOW = 1 << 27  # what the zstd program accepts unless told otherwise
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import cast
 
 from builder.errors import UsageError
@@ -61,6 +60,8 @@ def find_source(location: str, settings: FetchSettings) -> ContextSource:
     if kind:
         module, _, name = BUILT_IN[kind].partition(":")
         return cast(ContextSource, getattr(importlib.import_module(module), name)())
+    from importlib.metadata import entry_points  # 20 ms, and only other people's sources need it
+
     scheme = location.partition("://")[0].lower()
     found = tuple(entry_points(group=ENTRY_POINT_GROUP, name=scheme))
     if not found:

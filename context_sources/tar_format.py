@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from builder.errors import ContextError
 
 BLOCK = 512
 ZEROS = bytes(BLOCK)
+COPIED = 1 << 16  # up to here a copy costs less than a view
 LARGEST_HEADER = 1 << 20  # of a pax header or a long name; PATH_MAX is 4096
 
 FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
@@ -36,55 +38,62 @@ class Member:
 
 
 class Stream:
-    """Bytes from chunks: exact reads for headers, and pieces without copying for contents."""
+    """Bytes from chunks: exact reads for headers, and pieces for contents, of large ones without copying."""
 
     def __init__(self, chunks: Iterable[bytes], name: str) -> None:
         self._chunks = iter(chunks)
-        self._rest = memoryview(b"")
+        self._chunk = b""
+        self._at = 0  # how much of the chunk has been taken
         self.name = name
 
     def block(self) -> bytes | None:
         """The next 512 bytes; None at the end of the stream."""
-        rest = self._rest
-        if len(rest) >= BLOCK:
-            self._rest = rest[BLOCK:]
-            return bytes(rest[:BLOCK])
+        start = self._at
+        if start + BLOCK <= len(self._chunk):
+            self._at = start + BLOCK
+            return self._chunk[start : start + BLOCK]
         data = b"".join(self._pieces(BLOCK, at_end=True))
         if data and len(data) < BLOCK:
             raise self.cut()
         return data or None
 
-    def pieces(self, size: int) -> Iterator[memoryview]:
+    def pieces(self, size: int) -> Iterable[bytes | memoryview]:
         """The next `size` bytes, in pieces. Raises ContextError when there are fewer."""
-        if size <= len(self._rest):
-            piece, self._rest = self._rest[:size], self._rest[size:]
-            return iter((piece,) if size else ())
+        if not size:
+            return ()
+        start, end = self._at, self._at + size
+        if size <= COPIED and end <= len(self._chunk):
+            self._at = end
+            return (self._chunk[start:end],)
         return self._pieces(size, at_end=False)
 
     def _pieces(self, size: int, at_end: bool) -> Iterator[memoryview]:
         while size:
-            if not self._rest:
+            if self._at == len(self._chunk):
                 following = next(self._chunks, None)
                 if following is None:
                     if at_end:
                         return
                     raise self.cut()
-                self._rest = memoryview(following)
+                self._chunk, self._at = following, 0
                 continue
-            piece, self._rest = self._rest[:size], self._rest[size:]
-            size -= len(piece)
-            yield piece
+            start, self._at = self._at, min(self._at + size, len(self._chunk))
+            size -= self._at - start
+            yield memoryview(self._chunk)[start : self._at]
 
     def bytes(self, size: int) -> bytes:
         return b"".join(self.pieces(size))
 
     def skip(self, size: int) -> None:
-        for _ in self.pieces(size):
+        if self._at + size <= len(self._chunk):
+            self._at += size
+            return
+        for _ in self._pieces(size, at_end=False):
             pass
 
     def drain(self) -> None:
         """Read to the end, so that checksums behind the archive are checked and the writer of a pipe can finish."""
-        self._rest = memoryview(b"")
+        self._chunk, self._at = b"", 0
         for _ in self._chunks:
             pass
 
@@ -94,6 +103,10 @@ class Stream:
 
 def number(field: bytes, what: str, name: str) -> int:
     """A number of a header: octal digits, or base 256 when the first bit is set (GNU)."""
+    try:
+        return int(field.rstrip(b"\0 "), 8)  # nearly all of them
+    except ValueError:
+        pass
     if field[0] & 0x80:
         value = int.from_bytes(field, "big", signed=False) & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
@@ -104,10 +117,16 @@ def number(field: bytes, what: str, name: str) -> int:
         raise ContextError(f"{name} is not a tar archive: {what} is {field!r}") from error
 
 
+def sum_of(data: bytes) -> int:
+    """The sum of at most 256 bytes: Adler-32 (RFC 1950) has it, modulo 65521 and begun at 1, at the speed of C."""
+    return (zlib.adler32(data) & 0xFFFF) - 1
+
+
 def check(header: bytes, name: str, first: bool) -> None:
     """Compare the header's checksum, over unsigned or (old archives) signed bytes."""
     stored = number(header[148:156], "a checksum", name)
-    unsigned = sum(header) - sum(header[148:156]) + 8 * 0x20  # the field itself counts as blanks
+    unsigned = sum_of(header[:148]) + sum_of(header[156:404]) + sum_of(header[404:])
+    unsigned += 8 * 0x20  # the field itself counts as blanks
     if stored == unsigned:
         return
     if stored == unsigned - 256 * sum(1 for byte in header[:148] + header[156:] if byte > 127):

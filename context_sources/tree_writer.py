@@ -21,6 +21,7 @@ OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 KEPT_DESCRIPTORS = 64
 SPECIAL_BITS = 0o7000
+NO_NAMES = frozenset((b"", b".", b".."))
 
 
 def components(path: bytes, name: str) -> list[bytes]:
@@ -39,6 +40,25 @@ def components(path: bytes, name: str) -> list[bytes]:
     return parts
 
 
+def bits_taken_from_new_files(directory: int) -> int:
+    """Which permissions files may not get when they are made below `directory`: they have to be given afterwards.
+
+    That is the umask, read without changing it, since it belongs to the whole process. A default ACL (acl(5)), which
+    new directories inherit, takes its place and may take any bit.
+    """
+    try:
+        os.getxattr(directory, "system.posix_acl_default")
+        return 0o777
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+            return 0o777
+    try:
+        with open("/proc/self/status") as status:
+            return next((int(line.split()[1], 8) for line in status if line.startswith("Umask:")), 0o777)
+    except OSError:
+        return 0o777
+
+
 class TreeWriter:
     """A tree being written below `root`. Not for use by several threads.
 
@@ -49,6 +69,7 @@ class TreeWriter:
     def __init__(self, root: Path, name: str) -> None:
         self._name = name
         self._root = os.open(root, OPEN_DIRECTORY)
+        self._changed_by_system = SPECIAL_BITS | bits_taken_from_new_files(self._root)
         self._descriptors: OrderedDict[bytes, int] = OrderedDict()
         self._directories: dict[bytes, tuple[int, int]] = {}
 
@@ -148,17 +169,33 @@ class TreeWriter:
             os.close(descriptor)
 
     def _create(self, path: bytes, mode: int) -> int:
-        parts = components(path, self._name)
-        if not parts:
-            raise ContextError(f"{self._name}: a file is called {os.fsdecode(path) or 'nothing'}")
-        parent, last = self._parent(parts), parts[-1]
+        parent, last = self._known_place(path)
+        if parent < 0:
+            parts = components(path, self._name)
+            if not parts:
+                raise ContextError(f"{self._name}: a file is called {os.fsdecode(path) or 'nothing'}")
+            parent, last = self._parent(parts), parts[-1]
         try:
             descriptor = os.open(last, CREATE_FILE, mode & ~SPECIAL_BITS, dir_fd=parent)
         except FileExistsError:
-            self._remove(parts, parent)
+            self._remove(components(path, self._name), parent)
             descriptor = os.open(last, CREATE_FILE, mode & ~SPECIAL_BITS, dir_fd=parent)
-        os.fchmod(descriptor, mode)  # the umask is not ours to set: it belongs to the whole process
+        if mode & self._changed_by_system:
+            os.fchmod(descriptor, mode)
         return descriptor
+
+    def _known_place(self, path: bytes) -> tuple[int, bytes]:
+        """Descriptor of the directory and name in it, without taking `path` apart; -1 where that has to be done.
+
+        A directory whose descriptor is kept is known by its components: a path that begins just so is a normal one.
+        """
+        above, _, last = path.rpartition(b"/")
+        directory = above.removeprefix(b"./")
+        known = self._descriptors.get(directory)
+        if known is None or last in NO_NAMES:
+            return -1, b""
+        self._descriptors.move_to_end(directory)
+        return known, last
 
     def symlink(self, path: bytes, target: bytes, mtime: int) -> None:
         """A symbolic link, `target` as it is: nothing here follows it."""

@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import stat
+import struct
 import subprocess
 import sys
 import tarfile
@@ -23,6 +24,7 @@ from builder.errors import ContextError
 from context_sources import FetchSettings, Limits
 from context_sources.archive import unpack
 from context_sources.fetch import empty
+from context_sources.tar_format import sum_of
 from tests.context_sources.conftest import FILES, Fetcher, add, add_file, archive, archive_of, tree
 
 SETTINGS = FetchSettings()
@@ -112,6 +114,47 @@ def write_everything(tar: tarfile.TarFile) -> None:
     add(tar, "hard", tarfile.LNKTYPE, "dir/script")
     add_file(tar, "long/" + "n" * 200 + "/" + "é" * 100, b"long")
     add(tar, "long-link", tarfile.SYMTYPE, "t" * 300)
+
+
+MODES = (0o644, 0o755, 0o666, 0o777, 0o600, 0o000, 0o4777)
+
+
+def test_modes_do_not_depend_on_the_umask(into: Path) -> None:
+    data = archive(lambda tar: [add_file(tar, f"d/{mode:o}", b"x", mode) for mode in MODES])
+    (into.parent / "a.tar").write_bytes(data)
+    program = """
+import os, pathlib, sys
+from context_sources import FetchSettings, fetch
+os.umask(0o077)
+fetch("tar://" + sys.argv[1], pathlib.Path(sys.argv[2]), FetchSettings())
+"""
+    subprocess.run([sys.executable, "-c", program, str(into.parent / "a.tar"), str(into)], check=True)
+    assert {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in (into / "d").iterdir()} == {
+        f"{mode:o}": mode for mode in MODES
+    }
+
+
+def test_modes_do_not_depend_on_a_default_acl(into: Path) -> None:
+    """Files that are made below a directory with one get its permissions, whatever the umask is."""
+    # linux/posix_acl_xattr.h: version 2; owner rwx, group r-x, other none: (tag, permissions, id)
+    entries = ((0x01, 7), (0x04, 5), (0x20, 0))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, bits, 0xFFFFFFFF) for tag, bits in entries)
+    try:
+        os.setxattr(into, "system.posix_acl_default", acl)
+    except OSError as error:
+        pytest.skip(f"the file system of {into} has no ACLs: {error.strerror}")
+    (into / "probe").write_text("")
+    assert stat.S_IMODE((into / "probe").stat().st_mode) & 0o007 == 0
+    data = archive(lambda tar: [add_file(tar, f"d/{mode:o}", b"x", mode) for mode in MODES])
+    unpack(pieces(data), into, SETTINGS, name="a")
+    assert {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in (into / "d").iterdir()} == {
+        f"{mode:o}": mode for mode in MODES
+    }
+
+
+@given(st.binary(max_size=256))
+def test_sums_of_headers(data: bytes) -> None:
+    assert sum_of(data) == sum(data)
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
