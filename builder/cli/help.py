@@ -37,6 +37,14 @@ def command_help(name: str, program: str) -> str:
     return "\n".join([summary, "", "Usage:", usage, "", *_flags(name)])
 
 
+def group_help(first: str) -> str:
+    """`limpet cache --help`: the commands whose first word is `first`."""
+    names = [name for name in COMMANDS if name.startswith(f"{first} ")]
+    rows = [_row(f"  {name}", COMMANDS[name].summary) for name in names]
+    usage = f"  limpet {first} {'|'.join(name.partition(' ')[2] for name in names)} [FLAG...] [ARGUMENT...]"
+    return "\n".join(["Usage:", usage, "", "Commands:", *rows, "", "`limpet COMMAND --help` lists a command's flags."])
+
+
 def _flags(command: str) -> list[str]:
     lines: list[str] = []
     for group in GROUPS:
@@ -67,6 +75,6 @@ def flag_row(flag: Flag) -> str:
 
 def _row(head: str, text: str) -> str:
     indent = " " * _COLUMN
-    wrapped = textwrap.wrap(text, _WIDTH - _COLUMN) or [""]
+    wrapped = textwrap.wrap(text, _WIDTH - _COLUMN, break_on_hyphens=False) or [""]
     first = [f"{head:<{_COLUMN}}{wrapped[0]}"] if len(head) < _COLUMN - 1 else [head, indent + wrapped[0]]
     return "\n".join([*first, *(indent + line for line in wrapped[1:])])

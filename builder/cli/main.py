@@ -45,6 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(program: str, words: list[str], env: Mapping[str, str]) -> int:
     try:
         name, rest = _command(program, words)
+        if name and name not in COMMANDS:
+            from builder.cli.help import group_help
+
+            print(group_help(name))
+            return 0
         shown = program if name in ("build", "warm") and program != "limpet" else f"{program} {name}"
         arguments = parse(name, rest, env, program=shown) if name else None
         if arguments is None or arguments.help:
@@ -84,7 +89,10 @@ def _fail(output: Output, error: Exception) -> int:
 
 
 def _command(program: str, words: list[str]) -> tuple[str, list[str]]:
-    """The command's name ("" for the overview) and its arguments: flags may stand before the name."""
+    """The command's name and its arguments: flags may stand before the name.
+
+    The name is "" for the overview, and a group's (`cache`) for the help of all its commands.
+    """
     if program == "warmer":
         return "warm", words
     names = EXECUTOR if program == "executor" else tuple(COMMANDS)
@@ -101,6 +109,8 @@ def _command(program: str, words: list[str]) -> tuple[str, list[str]]:
     if first in names:
         return first, words
     second = words.pop(position) if position < len(words) else ""
+    if second in ("--help", "-h"):
+        return first, words
     name = f"{first} {second}"
     if name not in names:
         choices = [other.partition(" ")[2] for other in names if other.startswith(first + " ")]

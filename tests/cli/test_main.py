@@ -50,6 +50,14 @@ def test_a_mistyped_command(limpet: Limpet) -> None:
     assert "no such command" in limpet("cache", "lsit").stderr
 
 
+def test_help_for_commands_of_two_words(limpet: Limpet) -> None:
+    text = limpet("cache", "--help").stdout
+    assert text == limpet("help", "cache").stdout
+    assert "cache list  " in text
+    assert "cache prune  " in text
+    assert "index create" in limpet("index", "-h").stdout
+
+
 def test_errors_of_the_command_line_as_json(limpet: Limpet) -> None:
     result = limpet("--log-format=json", "--no-psh")
     assert result.returncode == 1
