@@ -75,14 +75,12 @@ class RegistryDestination:
         index = index_of(images)
         self._publish(lambda tag: self._uploader.finish_index(index, [tag]))
 
-    def copy(self, made: ResolvedImage | layout.StoredIndex) -> None:
+    def copy(self, made: ResolvedImage | layout.StoredManifest) -> None:
         """write() for an image or an index that exists already: the digests stay."""
         if isinstance(made, ResolvedImage):
             self._publish(lambda tag: self._uploader.copy(made, [tag]))
-            return
-        for image in made.images:
-            self._uploader.copy(image, ())
-        self._publish(lambda tag: self._uploader.copy_index(made.descriptor, made.data, [tag]))
+        else:
+            self._publish(lambda tag: self._uploader.copy_stored(made, [tag]))
 
     def _publish(self, send: Callable[[str], Descriptor]) -> None:
         """Tag by tag: one that may not be moved does not keep the others from being set."""

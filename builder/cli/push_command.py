@@ -47,7 +47,7 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     return 0
 
 
-def _read(path: Path, scratch: Path) -> ResolvedImage | layout.StoredIndex:
+def _read(path: Path, scratch: Path) -> ResolvedImage | layout.StoredManifest:
     if path.is_dir():
         return layout.read_all(path)
     if not path.exists():

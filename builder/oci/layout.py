@@ -18,7 +18,7 @@ from builder.oci.blobs import FileBlob, MemoryBlob
 from builder.oci.descriptor import Blob, Descriptor, is_digest
 from builder.oci.image import Image
 from builder.oci.index import Index, index_of
-from builder.oci.manifest import Manifest, ResolvedImage, parse_manifest
+from builder.oci.manifest import Manifest, ResolvedImage, named_by, parse_manifest
 from builder.oci.platform import Platform
 from builder.oci.verified import BUFFER
 
@@ -26,6 +26,7 @@ SCHEME = "oci-layout://"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = "io.containerd.image.name"
 _DOCUMENT_LIMIT = 32 << 20  # bytes of a manifest or config
+_DEEPEST = 4  # indexes in each other; more are somebody's joke
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +59,20 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredIndex:
-    """An index as a layout has it: `data` is its exact bytes, `images` what it lists, in order."""
+class StoredManifest:
+    """A manifest of any kind as a layout has it, `data` its exact bytes: an image's, an index's, an attestation's.
+
+    `blobs` are what it names; `members` the manifests that an index lists.
+    """
 
     descriptor: Descriptor
     data: bytes = field(repr=False)
-    images: tuple[ResolvedImage, ...]
+    blobs: tuple[FileBlob, ...] = ()
+    members: tuple[StoredManifest, ...] = ()
 
     @property
     def digest(self) -> str:
-        """The index's digest."""
+        """The manifest's digest."""
         return self.descriptor.digest
 
 
@@ -86,22 +91,36 @@ def read(location: Location, platform: Platform) -> ResolvedImage:
     return _image(directory, document, str(location), index_digest)
 
 
-def read_all(directory: Path) -> ResolvedImage | StoredIndex:
-    """The one image, or the one index with all its images, that the layout `directory` holds.
+def read_all(directory: Path) -> StoredManifest:
+    """The one image, or the one index with all that it lists, that the layout `directory` holds.
 
-    Raises ImageError as `read` does, and for a layout that holds several.
+    What is listed need not be images: BuildKit lists attestations beside them. Raises ImageError as `read` does, for
+    a layout that holds several, and for an index in which the layout has not everything.
     """
     entries = _top(directory).manifests
     if len(entries) != 1:
         raise ImageError(f"{directory} holds {len(entries)} images", "give a layout with one image or one index")
-    (entry,), name = entries, str(directory)
-    document = _document(directory, entry, name)
-    if not isinstance(document, Index):
-        return _image(directory, document, name, "")
-    images = [
-        _image(directory, _document(directory, member, name), name, entry.digest) for member in document.manifests
-    ]
-    return StoredIndex(entry, _small(directory, entry), tuple(images))
+    return _stored(directory, entries[0], _DEEPEST)
+
+
+def _stored(directory: Path, entry: Descriptor, depth: int) -> StoredManifest:
+    """The manifest of `entry` with what it names, through `depth` indexes."""
+    name, data = str(blob_path(directory, entry.digest)), _small(directory, entry)
+    named = named_by(data, name)
+    kind = named.media_type or entry.media_type
+    if kind not in (*media_types.MANIFESTS, *media_types.INDEXES):
+        raise ImageError(f"{name} is no manifest: its media type is {kind!r}")
+    if named.manifests and not depth:
+        raise ImageError(f"{name}: more than {_DEEPEST} indexes in each other")
+    for blob in named.blobs:
+        if not blob_path(directory, blob.digest).is_file():
+            raise ImageError(f"{directory} has not all of its image: {blob.digest} is missing")
+    return StoredManifest(
+        Descriptor(kind, entry.digest, entry.size),
+        data,
+        tuple(FileBlob(blob_path(directory, blob.digest), blob) for blob in named.blobs),
+        tuple(_stored(directory, member, depth - 1) for member in named.manifests),
+    )
 
 
 def _top(directory: Path) -> Index:

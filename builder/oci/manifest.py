@@ -105,6 +105,36 @@ def parse_manifest(data: bytes, content_type: str, name: str) -> Index | Manifes
     raise ImageError(f"{name} is no image: its manifest has media type {media_type!r}")
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a manifest of any kind names: the blobs of an image or an artifact, the manifests of an index."""
+
+    media_type: str  # as the document has it; it need not have one
+    blobs: tuple[Descriptor, ...]
+    manifests: tuple[Descriptor, ...]
+
+
+def named_by(data: bytes, name: str) -> Named:
+    """What the manifest `data` names, whatever its config and layers are. Raises ImageError when it is malformed."""
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise ImageError(f"{name} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ImageError(f"{name} is not a JSON object")
+    if "manifests" in value and ("layers" in value or "config" in value):
+        raise ImageError(f"{name} claims to be both an index and an image")  # as in parse_manifest
+    lists = {key: value.get(key, []) for key in ("layers", "manifests")}
+    lists["config"] = [value["config"]] if "config" in value else []
+    if ("config" in value) == ("manifests" in value) or not all(isinstance(each, list) for each in lists.values()):
+        raise ImageError(f"{name} is no manifest")
+    return Named(
+        str(value.get("mediaType", "")),
+        tuple(map(Descriptor.from_json, lists["config"] + lists["layers"])),
+        tuple(map(Descriptor.from_json, lists["manifests"])),
+    )
+
+
 def _index(value: Mapping[str, Any], media_type: str, name: str) -> Index:
     entries = value.get("manifests")
     if not isinstance(entries, list):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 from builder.errors import RegistryError
 from builder.events import Listener, Message, Silent, worked
 from builder.oci import media_types
-from builder.oci.blobs import MemoryBlob
+from builder.oci.blobs import FileBlob, MemoryBlob
 from builder.oci.descriptor import Blob, Descriptor
 from builder.oci.image import Image, Layer
 from builder.oci.index import Index
+from builder.oci.layout import StoredManifest
 from builder.oci.manifest import ResolvedImage
 from builder.registry import failures
 from builder.registry.download import RemoteBlob
@@ -68,16 +69,18 @@ class Uploader:
         descriptor, data = index.encode()
         return self._publish(descriptor, data, tuple(tags))
 
-    def copy_index(self, descriptor: Descriptor, data: bytes, tags: Iterable[str]) -> Descriptor:
-        """finish_index() for an index that exists already, `data`: the digest stays."""
-        return self._publish(descriptor, data, tuple(tags))
+    def copy_stored(self, stored: StoredManifest, tags: Iterable[str]) -> Descriptor:
+        """Send a manifest of any kind with all that it names, the members of an index first; the digests stay."""
+        for member in stored.members:
+            self.copy_stored(member, ())
+        return self._publish(stored.descriptor, stored.data, tuple(tags), stored.blobs)
 
     def _publish(
         self,
         manifest: Descriptor,
         data: bytes,
         tags: tuple[str, ...],
-        layers: tuple[Layer, ...] = (),
+        layers: Sequence[Layer | FileBlob] = (),
         config: bytes | None = None,
     ) -> Descriptor:
         """Blobs first, then the manifest by each tag, or by its digest when there is none."""
@@ -107,8 +110,8 @@ class Uploader:
             self.repository.transport.exchange.cancel()
         self._pool.shutdown(wait=True, cancel_futures=cancel)
 
-    def _blobs(self, layers: tuple[Layer, ...], config: bytes | None) -> None:
-        jobs = [self._start(layer.descriptor, layer.blob) for layer in layers]
+    def _blobs(self, layers: Sequence[Layer | FileBlob], config: bytes | None) -> None:
+        jobs = [self._start(item.descriptor, item.blob if isinstance(item, Layer) else item) for item in layers]
         if config is not None:
             jobs.append(self._start(Descriptor.of(media_types.OCI_CONFIG, config), MemoryBlob(config)))
         for job in jobs:

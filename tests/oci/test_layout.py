@@ -12,9 +12,8 @@ import pytest
 
 from builder.errors import BuildError, ImageError, UsageError
 from builder.oci import layout, media_types
-from builder.oci.descriptor import Descriptor
+from builder.oci.descriptor import Descriptor, sha256
 from builder.oci.layout import Location
-from builder.oci.manifest import ResolvedImage
 from builder.oci.platform import Platform
 from tests.images import AMD64, image, layer, noise
 
@@ -103,13 +102,16 @@ def test_everything_that_a_layout_holds(tmp_path: Path) -> None:
     images = [image(platform=platform) for platform in (AMD64, ARM64)]
     top = layout.write(tmp_path / "several", *images)
     found = layout.read_all(tmp_path / "several")
-    assert isinstance(found, layout.StoredIndex)
     assert (found.descriptor, Descriptor.of(top.media_type, found.data)) == (top, top)
-    assert [member.image for member in found.images] == images
+    assert [member.digest for member in found.members] == [item.manifest()[0].digest for item in images]
     layout.write(tmp_path / "one", images[0])
     one = layout.read_all(tmp_path / "one")
-    assert isinstance(one, ResolvedImage)
-    assert one.image == images[0]
+    manifest, data = images[0].manifest()
+    assert (one.descriptor, one.data, one.members) == (manifest, data, ())
+    assert [blob.descriptor.digest for blob in one.blobs] == [
+        sha256(images[0].config_bytes()),
+        *(item.descriptor.digest for item in images[0].layers),
+    ]
     (tmp_path / "several/index.json").write_bytes(found.data)  # names both images, instead of their index
     with pytest.raises(ImageError, match="holds 2 images"):
         layout.read_all(tmp_path / "several")
