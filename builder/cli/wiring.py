@@ -36,6 +36,7 @@ from context_sources.fetch import fetch
 from context_sources.git import Checkout, checkout, tip_of
 from context_sources.git_address import GitAddress
 from context_sources.git_address import parse as parse_git_address
+from context_sources.schemes import kind_of
 
 
 def work_parent(asked: Path | None, env: Mapping[str, str]) -> Path:
@@ -101,8 +102,10 @@ def fetch_context(
         matcher = PatternMatcher(read_ignore_file(text.encode("utf-8", "surrogateescape")))
         return lambda path: not matcher.excludes(path)
 
+    # Reading all authorities takes longer than many a build, and what lies on this machine needs none.
+    local = kind_of(location, env) in ("directory", "tar")
     settings = sources.FetchSettings(
-        environment=in_one_file(env, into.with_name(f"{into.name}-authorities.pem")),
+        environment=env if local else in_one_file(env, into.with_name(f"{into.name}-authorities.pem")),
         progress=progress,
         log=lambda level, text: listener.tell(Message(text, level)),
         sub_path=asked.sub_path,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import functools
 import ipaddress
 import os
@@ -12,16 +14,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import certifi
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
 from builder import __version__
 from builder.errors import UsageError
+from builder.once import Once
+from builder.registry import failures
 from builder.registry.settings import ClientCertificate, Direction, RegistrySettings
 
 _POOL = 16
+_PROBE_TIMEOUT = 10.0
+_SHORT = 64 << 10  # bytes; reading the rest of an answer is cheaper than another connection
+_Trust = tuple[bool, Path | None, ClientCertificate | None]  # verifies, own authorities, client certificate
 
 
 class Connections:
@@ -35,11 +41,18 @@ class Connections:
         self._settings = settings
         self._proxies = Proxies.of(environ)
         self._authorities = functools.partial(_authorities, environ.get("SSL_CERT_FILE"), environ.get("SSL_CERT_DIR"))
-        self._sessions: dict[tuple[str, Direction], requests.Session] = {}
-        self._contexts: dict[tuple[bool, Path | None, ClientCertificate | None], ssl.SSLContext] = {}
+        self._sessions: dict[tuple[str, str, Direction], requests.Session] = {}
+        self._contexts: dict[_Trust, ssl.SSLContext] = {}
+        self._speak_tls = Once[str, bool]()
         self._lock = threading.Lock()
         suffix = f",{settings.client_type}" if settings.client_type else ""
         self.user_agent = f"limpet/{__version__}{suffix}"
+
+    def with_settings(self, settings: RegistrySettings) -> Connections:
+        """Connections of their own by other settings. What takes long is shared: who is trusted, who speaks TLS."""
+        other = copy.copy(self)
+        other._settings, other._sessions = settings, {}
+        return other
 
     def send(
         self,
@@ -51,16 +64,45 @@ class Connections:
         body: Any = None,
         read_timeout: float | None = None,
     ) -> requests.Response:
-        """One request, no redirect followed, no retry, the body unread. Raises requests.RequestException."""
-        session = self._session(urlsplit(url).netloc.rpartition("@")[2], direction)
+        """One request, no redirect followed, no retry, the body unread. Raises requests.RequestException.
+
+        The connection of an answer without a body serves the next request already.
+        """
+        parts = urlsplit(url)
+        session = self._session(parts.scheme, parts.netloc.rpartition("@")[2], direction)
         request = requests.Request(method, url, headers={"User-Agent": self.user_agent, **headers}, data=body)
-        return session.send(
+        response = session.send(
             session.prepare_request(request),
             stream=True,
             allow_redirects=False,
             timeout=(self._settings.connect_timeout, read_timeout or self._settings.read_timeout),
             proxies=self._proxies.for_url(url),
         )
+        if response.raw.length_remaining == 0:
+            response.raw.read()  # closing an answer that was not read to its end closes the connection
+        return response
+
+    def speaks_tls(self, host: str) -> bool:
+        """Whether TLS is spoken at `host`, a name with an optional port; asked once. Says nothing of who that is."""
+        return self._speak_tls.get(host, lambda: self._answers_tls(host))
+
+    def _answers_tls(self, host: str) -> bool:
+        # Nobody is trusted, so no certificate passes and nothing is sent: which error comes is what tells.
+        url, context = f"https://{host}/v2/", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        timeout = min(_PROBE_TIMEOUT, self._settings.read_timeout)
+        with requests.Session() as session:
+            session.trust_env = False
+            session.mount("https://", _Adapter(context))
+            try:
+                session.get(
+                    url,
+                    allow_redirects=False,
+                    timeout=(self._settings.connect_timeout, timeout),
+                    proxies=self._proxies.for_url(url),
+                )
+            except requests.RequestException as error:
+                return failures.speaks_tls(error)
+        return True
 
     def close(self) -> None:
         """Close what is open and not in use."""
@@ -68,19 +110,19 @@ class Connections:
             for session in self._sessions.values():
                 session.close()
 
-    def _session(self, host: str, direction: Direction) -> requests.Session:
+    def _session(self, scheme: str, host: str, direction: Direction) -> requests.Session:
         with self._lock:
-            session = self._sessions.get((host, direction))
+            session = self._sessions.get((scheme, host, direction))
             if session is None:
-                session = self._sessions[host, direction] = self._open(host, direction)
+                session = self._sessions[scheme, host, direction] = self._open(scheme, host, direction)
             return session
 
-    def _open(self, host: str, direction: Direction) -> requests.Session:
+    def _open(self, scheme: str, host: str, direction: Direction) -> requests.Session:
         session = requests.Session()
         session.trust_env = False  # no .netrc: only Credentials knows what goes where
         session.headers.clear()
-        session.mount("https://", _Adapter(self._tls(host, direction)))
-        session.mount("http://", HTTPAdapter(pool_maxsize=_POOL))
+        adapter = HTTPAdapter(pool_maxsize=_POOL) if scheme == "http" else _Adapter(self._tls(host, direction))
+        session.mount(f"{scheme}://", adapter)
         return session
 
     def _tls(self, host: str, direction: Direction) -> ssl.SSLContext:
@@ -115,6 +157,15 @@ class Connections:
                     "give the paths of a PEM certificate and of its key without a passphrase",
                 ) from error
         return context
+
+
+def finish(response: requests.Response) -> None:
+    """Close an answer that nobody reads; its connection serves the next request if little is left to read."""
+    left = response.raw.length_remaining
+    if left is not None and left <= _SHORT:
+        with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
+            response.raw.read()
+    response.close()
 
 
 class _Adapter(HTTPAdapter):
@@ -201,6 +252,8 @@ def _authorities(file: str | None, directories: str | None, context: ssl.SSLCont
     else:
         context.load_default_certs()
         if not context.cert_store_stats()["x509_ca"]:
+            import certifi  # a system with authorities of its own needs no others
+
             context.load_verify_locations(certifi.where())
     for directory in filter(None, (directories or "").split(":")):
         if not os.path.isdir(directory):

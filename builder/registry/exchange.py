@@ -14,7 +14,7 @@ import requests
 
 from builder.errors import RegistryError
 from builder.registry import failures
-from builder.registry.connections import Connections
+from builder.registry.connections import Connections, finish
 from builder.registry.settings import Direction, RegistrySettings
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -75,7 +75,7 @@ class Exchange:
             wait = retry_after(response.headers.get("Retry-After", ""))
             if wait is not None and wait > self._settings.longest_pause:
                 return response
-            response.close()
+            finish(response)
             self.pause(attempt, wait)
         raise AssertionError("unreachable")
 
@@ -107,7 +107,7 @@ class Exchange:
                 return response
             if method not in ("GET", "HEAD") and (response.status_code < 307 or not isinstance(body, bytes | None)):
                 return response
-            response.close()
+            finish(response)
             url = urljoin(url, location)
             if origin_of(url) != origin:
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}

@@ -37,6 +37,7 @@ class Registries:
     def with_settings(self, settings: RegistrySettings) -> Registries:
         """The same registries spoken to in another way; what is known of blobs is shared."""
         other = Registries(settings, self.keychain, self._environ)
+        other._connections = self._connections.with_settings(settings)
         other._present, other._busy, other._lock = self._present, self._busy, self._lock
         return other
 

@@ -14,11 +14,10 @@ from builder.errors import RegistryError
 from builder.oci.reference import api_host
 from builder.registry import failures
 from builder.registry.authentication import Authenticator, Keychain
-from builder.registry.connections import Connections
+from builder.registry.connections import Connections, finish
 from builder.registry.exchange import Exchange, never_downgraded, origin_of
 from builder.registry.settings import Direction, RegistrySettings
 
-_PROBE_TIMEOUT = 10.0
 _AUTH_ATTEMPTS = 2  # the first answer to a challenge, and one with what a credential source says now
 
 
@@ -108,7 +107,7 @@ class Transport:
             authorization = self.authenticator.answer(response, repository, wanted, authorization)
             if authorization is None:
                 break
-            response.close()
+            finish(response)
         lookup = self.authenticator.lookup(repository) if own else None
         raise failures.refused(response, where, what, lookup)
 
@@ -123,13 +122,7 @@ class Transport:
         host = api_host(self.registry)
         if not self.settings.allows_http(self.registry, self.direction):
             return "https"
-        url = f"https://{host}/v2/"
-        try:
-            timeout = min(_PROBE_TIMEOUT, self.settings.read_timeout)
-            self._connections.send("GET", url, self.direction, headers={}, read_timeout=timeout).close()
-        except requests.RequestException as error:
-            return "https" if failures.speaks_tls(error) else "http"
-        return "https"
+        return "https" if self._connections.speaks_tls(host) else "http"
 
 
 def read_json(response: requests.Response, limit: int, where: str) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -153,3 +154,22 @@ def test_an_empty_blob(plain: RegistryServer, connect: Connect, name: str) -> No
     assert BlobUpload(repository).ensure(empty, MemoryBlob(b"")) == "uploaded"
     with open_blob(repository, empty) as stream:
         assert stream.read() == b""
+
+
+def test_a_connection_serves_many_requests(shop: Front, connect: Connect, name: str) -> None:
+    """Also after answers that have no body, or one that nobody reads."""
+    repository = connect().repository(Reference.parse(f"{shop.host}/{name}"), "push", "http")
+    shop.fault(Answer(503, body=b"later"), "POST")
+    for _ in range(3):
+        assert not repository.has_blob("sha256:" + "0" * 64)
+        repository.check_push()
+    assert shop.count("POST") == 4 and shop.count("DELETE") == 3
+    assert shop.connections == 1
+
+
+def test_who_is_asked_whether_it_speaks_tls_is_asked_once(shop: Front, connect: Connect, name: str) -> None:
+    reference, registries = Reference.parse(f"{shop.host}/{name}"), connect()
+    others = registries.with_settings(replace(registries.settings, retries=1))
+    for repository in (registries.repository(reference, "push"), others.repository(reference, "push")):
+        assert not repository.has_blob("sha256:" + "0" * 64)
+    assert shop.connections == 3  # one that found no TLS, and one of each

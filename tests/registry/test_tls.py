@@ -139,6 +139,11 @@ def test_clear_text_on_loopback_needs_no_flag(plain: RegistryServer, connect: Co
     reach(repository(connect, plain.host.replace("127.0.0.1", "localhost")))
 
 
+def test_clear_text_asks_for_no_authorities(plain: RegistryServer, connect: Connect, tmp_path: Path) -> None:
+    """To read them takes longer than a build that has nothing to do."""
+    reach(repository(connect, plain.host, environ={"SSL_CERT_FILE": str(tmp_path / "none.pem")}))
+
+
 def test_clear_text_elsewhere_needs_one() -> None:
     """An address of this machine that is not loopback would need a second network; the rule is what matters."""
     settings = RegistrySettings()

@@ -86,11 +86,13 @@ class Seen:
 
 @dataclass
 class Front:
-    """`host` is where it listens; `seen` everything that came; `faults` what is still to happen."""
+    """`host` is where it listens; `seen` everything that came, by how many `connections`; `faults` what is still to
+    happen."""
 
     backend: str
     host: str = ""
     seen: list[Seen] = field(default_factory=list)
+    connections: int = 0
     faults: list[Fault] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -135,6 +137,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = _BLOCK
 
+    def setup(self) -> None:
+        with self.front.lock:
+            self.front.connections += 1
+        super().setup()
+
     def handle_any(self) -> None:
         with self.front.lock:
             self.front.seen.append(Seen(self.command, self.path, dict(self.headers.items())))
@@ -177,9 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
             return
         headers = {name: value for name, value in response.getheaders() if name.lower() not in _HOP_BY_HOP}
-        endless = response.getheader("Content-Length") is None and self.command != "HEAD"
+        empty = self.command == "HEAD" or response.status in (204, 304)
+        endless = response.getheader("Content-Length") is None and not empty
         self._begin(response.status, {**headers, **({"Connection": "close"} if endless else {})})
-        if self.command == "HEAD" or response.status in (204, 304):
+        if empty:
             return
         self._send_body(response, trouble)
         if endless:
