@@ -1,7 +1,29 @@
-"""`python -m builder` is `limpet`."""
+"""`python -m builder` is `limpet`: the process that carries out one command and ends."""
 
+import gc
+import os
 import sys
+from typing import NoReturn
 
-from builder.cli.main import main
 
-sys.exit(main())
+def run() -> NoReturn:
+    """builder.cli.main.main() as a whole process, which ends with its exit code.
+
+    A build that finds everything in the cache is mostly start and end of a Python process: its modules are loaded
+    without looking for garbage after every few hundred objects (they leave none), and at the end, when everything is
+    closed, the interpreter is not taken apart.
+    """
+    gc.set_threshold(50_000)
+    from builder.cli.main import main  # what it loads is what the line above is for
+
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody reads it any more: main() has said what there is to say
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    run()

@@ -14,7 +14,6 @@ from typing import Protocol
 from builder.errors import RegistryError
 from builder.events import Listener, Message, Published
 from builder.oci import layout
-from builder.oci.archive import write_archive
 from builder.oci.descriptor import Descriptor
 from builder.oci.image import Image, Layer
 from builder.oci.index import index_of
@@ -120,6 +119,8 @@ class ArchiveDestination:
         pass
 
     def write(self, images: Sequence[Image]) -> None:
+        from builder.oci.archive import write_archive  # few builds write archives, and tarfile takes long to load
+
         (image,) = images
         write_archive(self._path, image, self._references)
 

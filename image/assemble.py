@@ -32,9 +32,8 @@ LIBRARY_UNUSED = ("*/tests", "*/test", "bin", "*.dist-info/RECORD", "*.dist-info
 AWS_SERVICES = ("ecr", "ecr-public", "s3", "sso", "sso-oidc", "signin", "sts")
 
 SCRIPT = """#!{python} -IB
-import sys
-from builder.cli.main import main
-sys.exit(main())
+from builder.__main__ import run
+run()
 """
 
 

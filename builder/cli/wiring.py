@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import context_sources.source as sources
 from builder.cli.known_secrets import MaskedCredentials
@@ -33,10 +34,12 @@ from builder.store.store import Store, open_store
 from builder.urls import without_user
 from context_sources.authorities import in_one_file
 from context_sources.fetch import fetch
-from context_sources.git import Checkout, checkout, tip_of
 from context_sources.git_address import GitAddress
 from context_sources.git_address import parse as parse_git_address
 from context_sources.schemes import kind_of
+
+if TYPE_CHECKING:
+    from context_sources.git import Checkout
 
 
 def work_parent(asked: Path | None, env: Mapping[str, str]) -> Path:
@@ -181,6 +184,8 @@ class GitSources:
 
     def tip(self, reference: GitReference) -> str:
         """See builder.step_keys.GitTip."""
+        from context_sources.git import tip_of  # few builds need git, and all that it takes
+
         return tip_of(_git_address(reference), self._fetch_settings())
 
     def time_of(self, source: str) -> int | None:
@@ -191,6 +196,8 @@ class GitSources:
         return self._check_out(reference).time
 
     def _check_out(self, reference: GitReference) -> Checkout:
+        from context_sources.git import checkout
+
         return checkout(
             _git_address(reference),
             Path(tempfile.mkdtemp(prefix="git-", dir=self._work)),

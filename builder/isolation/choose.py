@@ -10,10 +10,8 @@ from pathlib import Path
 from builder.errors import IsolationError, UsageError
 from builder.events import Listener, Message, Silent
 from builder.isolation import Isolation, syscalls
-from builder.isolation.chroot import Chroot
 from builder.isolation.credential_files import stay
 from builder.isolation.enter import enter
-from builder.isolation.in_place import InPlace, recover
 from builder.isolation.namespaces import Ground, Kept, Namespaces
 from builder.isolation.none import NoIsolation
 from builder.isolation.probe import NamespacesProbe, probe_chroot, probe_in_place, probe_namespaces
@@ -97,6 +95,8 @@ def _in_place(work_dir: Path, reasons: list[str], listener: Listener, settings: 
 
     Raises IsolationError when another build was killed and what it left cannot be undone: nothing works then.
     """
+    from builder.isolation.in_place import InPlace, recover  # few pods need it, and it takes long to load
+
     place, failure = probe_in_place(work_dir, settings.environ, settings.anywhere)
     failure = failure or recover()
     if place is None or failure:
@@ -123,6 +123,8 @@ def _in_place(work_dir: Path, reasons: list[str], listener: Listener, settings: 
 
 
 def _chroot(work_dir: Path, reasons: list[str], listener: Listener) -> Isolation:
+    from builder.isolation.chroot import Chroot  # few pods need it, and it takes long to load
+
     for reason in reasons:
         listener.tell(Message(f"not isolated by {reason}"))
     listener.tell(

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def kaniko(tmp_path: Path) -> Path:
     """A directory with `executor` and `warmer`, as the executor image has them."""
     script = tmp_path / "limpet"
-    script.write_text(f"#!{sys.executable}\nimport sys\nfrom builder.cli.main import main\nsys.exit(main())\n")
+    script.write_text(f"#!{sys.executable}\nfrom builder.__main__ import run\nrun()\n")
     script.chmod(0o755)
     for name in ("executor", "warmer"):
         (tmp_path / name).symlink_to(script)
