@@ -14,7 +14,7 @@ from builder.cli.arguments import Arguments
 from builder.cli.caching import cache_directory, cache_reference
 from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
-from builder.cli.output.quantities import bytes_text
+from builder.cli.output.quantities import bytes_text, counted
 from builder.cli.registry_access import registry_access
 from builder.cli.wiring import registries
 from builder.errors import BuildError, UsageError
@@ -55,7 +55,7 @@ def _list(inventory: Inventory, arguments: Arguments) -> None:
         return
     for item in items:
         print(f"{item.name}  {timestamp(int(item.created))}  {bytes_text(item.size):>9}  {item.text}")
-    print(f"{len(items)} layers, {bytes_text(sum(item.size for item in items))}")
+    print(f"{counted(len(items), 'layer')}, {bytes_text(sum(item.size for item in items))}")
 
 
 def _prune(inventory: Inventory, arguments: Arguments, output: Output) -> None:
@@ -103,9 +103,10 @@ def _list_store(directory: Path, arguments: Arguments) -> None:
         rows = [{"kind": e.kind, "name": e.name, "size": e.size, "used": timestamp(int(e.used))} for e in entries]
         print(json.dumps(rows, indent=2))
         return
+    width = max((len(entry.kind) for entry in entries), default=0)
     for entry in entries:
-        print(f"{entry.kind:<8} {timestamp(int(entry.used))}  {bytes_text(entry.size):>9}  {entry.name}")
-    print(f"{len(entries)} entries, {bytes_text(sum(entry.size for entry in entries))}")
+        print(f"{entry.kind:<{width}}  {timestamp(int(entry.used))}  {bytes_text(entry.size):>9}  {entry.name}")
+    print(f"{counted(len(entries), 'entry', 'entries')}, {bytes_text(sum(entry.size for entry in entries))}")
 
 
 def _prune_store(directory: Path, arguments: Arguments, output: Output) -> None:

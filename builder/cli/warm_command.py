@@ -12,6 +12,7 @@ from builder.cli.dockerfile_source import find_dockerfile
 from builder.cli.images import Images
 from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
+from builder.cli.output.quantities import counted
 from builder.cli.registry_access import registry_access
 from builder.cli.settings import build_args
 from builder.cli.wiring import registries, work_directory
@@ -99,7 +100,9 @@ class Warmer:
             for _ in pool.map(self._keep_layer, image.layers):
                 pass
         how = "unpacked" if unpacked else "packed only: no isolation that works here shares unpacked layers"
-        self.output.say(f"Stored {wanted.reference} in {self.store.directory} ({len(image.layers)} layers, {how})")
+        self.output.say(
+            f"Stored {wanted.reference} in {self.store.directory} ({counted(len(image.layers), 'layer')}, {how})"
+        )
 
     def _keep_layer(self, layer: Layer) -> None:
         # Only a blob that is read to its end is kept.

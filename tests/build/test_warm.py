@@ -41,7 +41,7 @@ def test_a_build_after_it_needs_no_registry(shop: Shop) -> None:
     text = "FROM {base} AS run\nRUN echo made > /made\nFROM {base}\nCOPY --chown=user --from=run /made /\n"
     reference, _ = shop.build(f"--cache-dir={shop.limpet.directory / 'another'}", text=text)
     log = warm(shop, f"--image={shop.base}:1")
-    assert f"Stored {shop.base}:1 in {shop.store} (1 layers, unpacked)" in log
+    assert f"Stored {shop.base}:1 in {shop.store} (1 layer, unpacked)" in log
     assert_consistent(shop.store)
     before = shop.entries()
     assert {path.partition("/")[0].partition("-")[0] for path in before} == {"images", "blobs", "layers", "indexes"}

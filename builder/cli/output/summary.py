@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from builder.cli.output.quantities import bytes_text, seconds_text
+from builder.cli.output.quantities import bytes_text, counted, seconds_text
 from builder.events import Event, Published, StageFinished, StageStarted, StepFinished, StepStarted, Transfer, Worked
 
 _SLOWEST = 3  # steps that the summary names
@@ -81,9 +81,9 @@ class Summary:
             cached = sum(finished.cached for _, finished in done)
             sizes = [finished.layer_size for _, finished in done if finished.layer_size and not finished.cached]
             lines = [
-                f"{_count(len(self._stages), 'stage')}, {_count(len(steps), 'step')}"
+                f"{counted(len(self._stages), 'stage')}, {counted(len(steps), 'step')}"
                 + (f" ({cached} cached)" if cached else "")
-                + (f", {_count(len(sizes), 'new layer')} of {bytes_text(sum(sizes))}" if sizes else "")
+                + (f", {counted(len(sizes), 'new layer')} of {bytes_text(sum(sizes))}" if sizes else "")
                 + f" in {seconds_text(time.monotonic() - self._began)}"
             ]
             moved = ", ".join(f"{word} {bytes_text(total)}" for word, total in self._totals() if total)
@@ -164,12 +164,8 @@ def _cache_lines(done: list[tuple[StepRecord, StepFinished]]) -> list[str]:
     hits = sum(finished.cached for _, finished in done)
     if not missed and not hits:
         return []
-    total = f"cache: {_count(hits, 'hit')}, {len(missed)} {'miss' if len(missed) == 1 else 'misses'}"
+    total = f"cache: {counted(hits, 'hit')}, {counted(len(missed), 'miss', 'misses')}"
     reasons = {finished.reason for _, finished in missed}
     if len(missed) > 1 and len(reasons) == 1:  # a first build misses everything, for one reason
         return [f"{total} ({reasons.pop()})"]
     return [total, *(f"cache miss: {record.label}: {finished.reason}" for record, finished in missed)]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
