@@ -109,11 +109,11 @@ class LayoutDestination:
 
 
 class ArchiveDestination:
-    """`--tar-path`: an archive as `docker save` writes it, of one platform."""
+    """`--tar-path`: an archive as `docker save` writes it, of one platform. Without a name it has kaniko's for that."""
 
     def __init__(self, path: Path, references: Sequence[Reference]) -> None:
         self._path = path
-        self._references = tuple(references)
+        self._references = tuple(references) or (Reference.parse("unset-repo/unset-image-name"),)
 
     def prepare(self, layer: Layer) -> None:
         pass

@@ -99,7 +99,7 @@ def _command(program: str, words: list[str]) -> tuple[str, list[str]]:
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
         if words == ["--help"]:
-            return "", []
+            return ("", []) if program == "limpet" else ("build", words)
     firsts = {name.partition(" ")[0]: name for name in names}
     position = find_command(words, tuple(firsts), flags_of("build"))
     if position is None:

@@ -36,6 +36,9 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     """Store all images that were named. 1 when none of them could be stored, as in kaniko; else a failure is told."""
     mask_environment(env, output.redactor)
     wanted = _wanted(arguments, env)
+    if not wanted:
+        output.say(f"{arguments.text('dockerfile')} needs no image of a registry: nothing is stored", "warning")
+        return 0
     directory = Path(arguments.text("cache-dir"))
     ttl, size = arguments.seconds("cache-ttl"), arguments.number("cache-dir-size")
     work_parent = Path(arguments.text("work-dir")) if arguments.text("work-dir") else None

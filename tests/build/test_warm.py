@@ -95,6 +95,12 @@ def test_again(shop: Shop, tmp_path: Path) -> None:
     assert_consistent(shop.store)
 
 
+def test_a_dockerfile_that_needs_no_image(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY a /\n")
+    assert "nothing is stored" in warm(shop, f"--dockerfile={tmp_path / 'Dockerfile'}")
+    assert not shop.store.exists()
+
+
 def test_what_fails(shop: Shop) -> None:
     assert "you must select at least one image to cache" in warm(shop, code=1)
     log = warm(shop, f"--image={shop.base}:1", f"--image={shop.base}:no")

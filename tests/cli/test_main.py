@@ -85,7 +85,8 @@ def test_contradictions_end_with_1(limpet: Limpet, argv: list[str], message: str
 def test_called_as_kanikos_executor(limpet: Limpet, kaniko: Path) -> None:
     executor = kaniko / "executor"
     assert limpet("version", program=executor).stdout == f"Limpet version :  v{__version__}\n"
-    assert "executor [FLAG...]" in limpet("--help", program=executor).stdout
+    for ask in ("--help", "help"):
+        assert "executor [FLAG...]" in limpet(ask, program=executor).stdout
     assert 'unknown command "true" for "executor"' in limpet("--no-push", "true", program=executor).stderr
     # A command that kaniko does not have is a stray word there.
     assert 'unknown command "plan" for "executor"' in limpet("plan", program=executor).stderr
