@@ -11,33 +11,38 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from builder.errors import BuildError, ImageError
+from builder.cache import CacheDamaged
+from builder.errors import BuildError
 from builder.isolation import Isolation, Root
 from builder.isolation.directories import open_directory
 from builder.layer.index import read_index
 from builder.layer.opened import opened
 from builder.oci.image import Image, Layer
 from builder.oci.media_types import layer_compression
+from builder.once import Once
 from builder.rootfs.entry import Change, Entry, FileType
 from builder.rootfs.layered import LayeredTree
 from builder.rootfs.tree import Tree
 from builder.rootfs.users import USER_FILES
 
+_READERS = 4  # layers read side by side
+
 
 class KnownIndexes(Protocol):
     """Indexes of layers that outlive the build. No method raises. Thread-safe."""
 
-    def get(self, diff_id: str) -> list[Change] | None:
-        """The changes of a layer, with contents of USER_FILES only."""
+    def get(self, layer: Layer) -> list[Change] | None:
+        """The changes of `layer` in its order, with contents of USER_FILES only."""
         ...
 
-    def put(self, diff_id: str, changes: Iterable[Change]) -> None:
-        """Keep the changes of a layer, which have at least the contents of USER_FILES."""
+    def put(self, layer: Layer, changes: Iterable[Change]) -> None:
+        """Keep the changes of `layer`, which have at least the contents of USER_FILES."""
         ...
 
     def unpacked(self, diff_id: str) -> Path | None:
@@ -63,57 +68,55 @@ class LayerIndexes:
         self._keep = keep if kept is not None else None
         self._stopped = stopped
         self._kept = kept
-        self._lock = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
-        self._known: dict[str, tuple[list[Change], bool]] = {}
+        self._indexes = Once[str, list[Change]]()
+        self._whole = Once[str, list[Change]]()  # with all contents
+        self._trees = Once[str, Path | None]()
 
     def changes(self, layer: Layer, *, contents: bool) -> list[Change]:
-        """The changes of `layer`. With `contents`, regular files lie on the disk; without, only those that users are
-        looked up in do, and opening another one reads the layer once more.
+        """The changes of `layer`. Where it has to be read for them, `contents` says whether its regular files stay on
+        the disk. Otherwise only those that users are looked up in do, and opening another one reads the layer once
+        for all of them.
 
         Raises ImageError for damaged layers, RegistryError when it cannot be fetched.
         """
-        with self._lock:
-            lock = self._locks.setdefault(layer.diff_id, threading.Lock())
-        with lock:
-            known = self._known.get(layer.diff_id)
-            if known and (known[1] or not contents):
-                return known[0]
-            before = self._known_before(layer, contents=contents)
-            if before is not None:
-                changes = before
-            else:
-                changes = self._read(layer, (lambda path: True) if contents else USER_FILES.__contains__)
-                if self._kept:
-                    self._kept.put(layer.diff_id, changes)
-            self._known[layer.diff_id] = (changes, contents)
-            return changes
+        return self._indexes.get(layer.diff_id, lambda: self._changes(layer, contents=contents))
 
-    def open(self, layer: Layer, path: str) -> BinaryIO:
-        """The bytes of the regular file that `layer` has at `path`."""
-        for change in reversed(self._read(layer, path.__eq__)):
-            if isinstance(change, Entry) and change.path == path and not isinstance(change.content, _Later):
-                assert change.content is not None
-                return change.content.open()
-        raise ImageError(f"{layer.descriptor.digest} has no file {path}")
+    def _changes(self, layer: Layer, *, contents: bool) -> list[Change]:
+        changes = self._kept.get(layer) if self._kept is not None else None
+        if changes is None:
+            # What is unpacked already is read there.
+            contents = contents and not (self._kept and self._kept.unpacked(layer.diff_id))
+            changes = self._whole.get(layer.diff_id, lambda: self._read(layer)) if contents else self._look_into(layer)
+            if self._kept is not None:
+                self._kept.put(layer, changes)
+        return [self._with_content(change, layer, number) for number, change in enumerate(changes)]
 
-    def _known_before(self, layer: Layer, *, contents: bool) -> list[Change] | None:
-        """The changes of `layer`, from the index that is kept of it; None if that is not enough."""
-        tree = self._kept.unpacked(layer.diff_id) if self._kept and contents else None
-        if self._kept is None or (contents and tree is None):
+    def open(self, layer: Layer, number: int, path: str) -> BinaryIO:
+        """The bytes of the regular file that is change `number` of `layer`, at `path`."""
+        changes = self._whole.get(layer.diff_id, lambda: self._read(layer))
+        change = changes[number] if number < len(changes) else None
+        if not isinstance(change, Entry) or change.path != path or change.content is None:
+            # The layer was checked, so it is what is kept of it that is wrong.
+            raise CacheDamaged(f"the index that is kept of layer {layer.descriptor.digest} is another layer's")
+        return change.content.open()
+
+    def unpacked(self, layer: Layer) -> Path | None:
+        """See KnownIndexes; None also where the files may lie at other places than the index says."""
+        return self._trees.get(layer.diff_id, lambda: self._unpacked(layer))
+
+    def _unpacked(self, layer: Layer) -> Path | None:
+        tree = self._kept.unpacked(layer.diff_id) if self._kept is not None else None
+        if tree is None or not _has_one_file_for_each_path(self.changes(layer, contents=False)):
             return None
-        changes = self._kept.get(layer.diff_id)
-        if changes is None and tree is not None:
-            changes = self._read(layer, USER_FILES.__contains__)
-            self._kept.put(layer.diff_id, changes)
-        if changes is None or (tree is not None and not _has_one_file_for_each_path(changes)):
-            return None
-        return [self._with_content(change, layer, tree) for change in changes]
+        return tree
 
-    def _read(self, layer: Layer, wanted: Callable[[str], bool]) -> list[Change]:
+    def _look_into(self, layer: Layer) -> list[Change]:
+        return self._read(layer, USER_FILES.__contains__)
+
+    def _read(self, layer: Layer, wanted: Callable[[str], bool] = lambda path: True) -> list[Change]:
         spool = Path(tempfile.mkdtemp(prefix="contents-", dir=self._work_dir))
         with opened(layer) as stream:
-            changes = read_index(
+            return read_index(
                 stream,
                 compression=layer_compression(layer.descriptor.media_type),
                 diff_id=layer.diff_id,
@@ -121,49 +124,50 @@ class LayerIndexes:
                 wanted=wanted,
                 progress=self._go_on,
             )
-        return [self._with_content(change, layer) for change in changes]
 
     def _go_on(self, done: int) -> None:
         if self._stopped():
             raise BuildError("the build was stopped")
 
-    def _with_content(self, change: Change, layer: Layer, tree: Path | None = None) -> Change:
-        if not isinstance(change, Entry) or change.type is not FileType.FILE:
+    def _with_content(self, change: Change, layer: Layer, number: int) -> Change:
+        if not isinstance(change, Entry) or change.type is not FileType.FILE or change.content is not None:
             return change
-        if change.content is None or (tree is not None and isinstance(change.content, _Later)):
-            return replace(change, content=_Later(self, layer, change.path, change.size, tree))
-        return change
+        return replace(change, content=_Later(self, layer, number, change.path, change.size))
 
     def tree(self, image: Image, *, contents: bool) -> LayeredTree:
         """The root filesystem of `image`."""
         if contents and self._keep is not None:
             self._keep(image)
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="index") as pool:
+            read = list(pool.map(lambda layer: self.changes(layer, contents=contents), image.layers))
         tree = LayeredTree()
-        for layer in image.layers:
-            tree = tree.apply(self.changes(layer, contents=contents))
+        for changes in read:
+            tree = tree.apply(changes)
         return tree
 
 
 @dataclass(frozen=True, slots=True)
 class _Later:
-    """The bytes of a regular file, in a layer that is read when they are asked for, or as it is unpacked at `tree`."""
+    """The bytes of a regular file: change `number` of a layer that is read when they are asked for, if it is not
+    unpacked already."""
 
     indexes: LayerIndexes
     layer: Layer
+    number: int
     path: str
     size: int
-    tree: Path | None = None
 
     def open(self) -> BinaryIO:
-        return self._open_unpacked() or self.indexes.open(self.layer, self.path)
+        return self._open_unpacked() or self.indexes.open(self.layer, self.number, self.path)
 
     def _open_unpacked(self) -> BinaryIO | None:
-        """The file in `tree`, reached by no symlink; None where it is not that plain, or not for us to read."""
-        if self.tree is None:
+        """The unpacked file, reached by no symlink; None where it is not that plain, or not for us to read."""
+        tree = self.indexes.unpacked(self.layer)
+        if tree is None:
             return None
         parent, _, name = self.path.rpartition("/")
         try:
-            directory = open_directory(self.tree, parent)
+            directory = open_directory(tree, parent)
             try:
                 file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
             finally:

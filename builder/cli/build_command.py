@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.build import BuildSettings, build, cross_stage_sources, stages_of
+from builder.cache.indexes import CachedIndexes
 from builder.cli.arguments import Arguments
 from builder.cli.caching import layer_cache, travelling_mounts, with_cache
 from builder.cli.images import Images
@@ -71,8 +72,9 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
             return 0
         # Before any thread exists: namespaces can be entered by a process with one thread only.
         with local_store(settings.cache, output) or nullcontext() as store:
-            isolation = choose(settings.build.isolation, work, output, store, _in_place(settings, env))
-            _build(settings, env, output, isolation, work, store)
+            indexes = CachedIndexes(work, output, store.indexes if store else None)
+            isolation = choose(settings.build.isolation, work, output, store, _in_place(settings, env), indexes)
+            _build(settings, env, output, isolation, work, store, indexes)
     output.finish()
     return 0
 
@@ -110,6 +112,7 @@ def _build(
     isolation: Isolation,
     work: Path,
     store: Store | None,
+    indexes: CachedIndexes,
 ) -> None:
     started = time.time()
     client = registries(settings.registry, env, output)
@@ -159,7 +162,7 @@ def _build(
                     stage,
                     settings.image.format or None,
                     settings.image.annotations,
-                    kept_indexes=store.indexes if store else None,
+                    kept_indexes=indexes if store or settings.cache.enabled else None,
                     keep=isolation.keep,
                     stopping=store.stop if store else None,
                 ),
@@ -180,7 +183,7 @@ def _build(
             carry_out(())
         else:
             keys = KeySources(inputs, images.image, stage, git.tip)
-            with_cache(plans, keys, cache, settings, output, carry_out, write_meanwhile=isolation.concurrent)
+            with_cache(plans, keys, cache, settings, output, carry_out, indexes, write_meanwhile=isolation.concurrent)
         if mounts is not None and settings.cache.write:
             mounts.send()
 

@@ -11,6 +11,7 @@ from builder.build import owners_of
 from builder.cache import CacheDamaged
 from builder.cache.directory import SCHEME, DirectoryCache
 from builder.cache.entry import LayerCache, WriteOnly
+from builder.cache.indexes import CachedIndexes
 from builder.cache.repository import RepositoryCache
 from builder.cli.settings import CacheSettings, Settings
 from builder.errors import ImageError, UsageError
@@ -95,6 +96,7 @@ def with_cache(
     settings: Settings,
     listener: Listener,
     carry_out: Callable[[Sequence[Reuse]], None],
+    indexes: CachedIndexes,
     *,
     write_meanwhile: bool,
 ) -> None:
@@ -106,13 +108,16 @@ def with_cache(
     owners, found = owners_of(plans), [plan_keys(plan, keys) for plan in plans]
     asked, project = _reuse_settings(settings, write_meanwhile), _project(settings)
     reuse = look_up(plans, owners, found, cache, asked, listener, project)
+    indexes.begin(cache, write=asked.write, meanwhile=write_meanwhile)
     try:
-        _writing(reuse, carry_out)
+        _writing(reuse, carry_out, indexes)
     except (CacheDamaged, ImageError) as error:
-        if not any(each.found for each in reuse):
+        if not isinstance(error, CacheDamaged) and not any(each.found for each in reuse):
             raise
         listener.tell(Message(f"{error.message}; building again, without what is cached", "warning"))
-        _writing(look_up(plans, owners, found, WriteOnly(cache), asked, listener, project), carry_out)
+        empty = WriteOnly(cache)
+        indexes.begin(empty, write=asked.write, meanwhile=write_meanwhile)
+        _writing(look_up(plans, owners, found, empty, asked, listener, project), carry_out, indexes)
 
 
 def _project(settings: Settings) -> str:
@@ -123,7 +128,7 @@ def _project(settings: Settings) -> str:
     return json.dumps([*where, settings.source.dockerfile])
 
 
-def _writing(reuse: Sequence[Reuse], carry_out: Callable[[Sequence[Reuse]], None]) -> None:
+def _writing(reuse: Sequence[Reuse], carry_out: Callable[[Sequence[Reuse]], None], indexes: CachedIndexes) -> None:
     cancel = True
     try:
         carry_out(reuse)
@@ -134,3 +139,4 @@ def _writing(reuse: Sequence[Reuse], carry_out: Callable[[Sequence[Reuse]], None
     finally:
         for each in reuse:
             each.finish(cancel=cancel)
+        indexes.finish(cancel=cancel)

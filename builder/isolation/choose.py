@@ -15,6 +15,7 @@ from builder.isolation.enter import enter
 from builder.isolation.namespaces import Ground, Kept, Namespaces
 from builder.isolation.none import NoIsolation
 from builder.isolation.probe import NamespacesProbe, probe_chroot, probe_in_place, probe_namespaces
+from builder.isolation.store import Observer
 from builder.rootfs.entry import Entry
 
 NAMES = ("namespaces", "in-place", "chroot", "none")
@@ -46,8 +47,10 @@ def choose(
     listener: Listener | None = None,
     kept: Kept | None = None,
     in_place: InPlaceSettings | None = None,
+    observer: Observer | None = None,
 ) -> Isolation:
-    """The isolation called `requested`, or for "auto" the best that works here. It may use unpacked layers of `kept`.
+    """The isolation called `requested`, or for "auto" the best that works here. It may use unpacked layers of `kept`,
+    and tells `observer` what is in layers that it unpacks each by itself.
 
     Enters namespaces where that is what is chosen, so no thread may exist yet. Afterwards this process's memory,
     environment and root directory are hidden from processes of the same user. Raises UsageError for an unknown
@@ -64,7 +67,7 @@ def choose(
     if requested in ("auto", "namespaces"):
         probe = probe_namespaces(work_dir)
         if probe.works:
-            isolation = _namespaces(work_dir, probe, listener, kept)
+            isolation = _namespaces(work_dir, probe, listener, kept, observer)
         reasons.append(f"namespaces: {probe.failure}")
     if isolation is None and requested in ("auto", "in-place"):
         isolation = _in_place(work_dir, reasons, listener, in_place or InPlaceSettings(os.environ))
@@ -81,13 +84,15 @@ def choose(
     return isolation
 
 
-def _namespaces(work_dir: Path, probe: NamespacesProbe, listener: Listener, kept: Kept | None) -> Isolation:
+def _namespaces(
+    work_dir: Path, probe: NamespacesProbe, listener: Listener, kept: Kept | None, observer: Observer | None
+) -> Isolation:
     ground = Ground(enter(), overlay=not probe.no_overlay, fresh_proc=probe.fresh_proc)
     listener.tell(Message("isolation: namespaces", "debug"))
     if probe.no_overlay:
         text = f"the work directory {work_dir} is slow: {probe.no_overlay}; an emptyDir volume is faster"
         listener.tell(Message(text, "warning"))
-    return Namespaces(work_dir, ground, _NotApplied(listener), kept, listener)
+    return Namespaces(work_dir, ground, _NotApplied(listener), kept, listener, observer)
 
 
 def _in_place(work_dir: Path, reasons: list[str], listener: Listener, settings: InPlaceSettings) -> Isolation | None:

@@ -27,7 +27,7 @@ from builder.isolation.probe import try_overlay_on
 from builder.isolation.removal import remove_tree
 from builder.isolation.seccomp import filter_program
 from builder.isolation.specification import Abilities, specification
-from builder.isolation.store import KeptLayers, LayerStore, unpack_layer
+from builder.isolation.store import KeptLayers, LayerStore, Observer, unpack_layer
 from builder.isolation.untouched import Exchanged
 from builder.layer.unpack import NeedsLayersBelow
 from builder.oci.image import Image, Layer
@@ -73,6 +73,7 @@ class Namespaces:
         not_applied: Callable[[Entry, str], None],
         kept: Kept | None = None,
         listener: Listener | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._work_dir = work_dir
         self._ground = ground
@@ -92,7 +93,7 @@ class Namespaces:
             layers = kept.layers(_form(ground.entered, self._kind)) if not reason else None
         self._keeps = layers is not None
         self.shares_layers = ground.overlay
-        self._store = LayerStore(work_dir, self._kind.xattr, self._owners, not_applied, layers, listener)
+        self._store = LayerStore(work_dir, self._kind.xattr, self._owners, not_applied, layers, listener, observer)
 
     def keep(self, image: Image) -> bool:
         """See Isolation."""

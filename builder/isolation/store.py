@@ -19,7 +19,7 @@ from builder.layer.unpack import Unpacked, unpack
 from builder.oci import media_types
 from builder.oci.blobs import FileBlob
 from builder.oci.image import Layer
-from builder.rootfs.entry import Entry, FileType
+from builder.rootfs.entry import Change, Entry, FileType
 
 WORKERS = 4  # decompression and digests run without the GIL; more would wait for the disk
 
@@ -55,6 +55,18 @@ class KeptLayers(Protocol):
         ...
 
 
+class Observer(Protocol):
+    """Who wants to know what is in layers that are unpacked."""
+
+    def wants(self, layer: Layer) -> bool:
+        """Whether it does for this one."""
+        ...
+
+    def saw(self, layer: Layer, changes: list[Change]) -> None:
+        """The changes of `layer`, with contents of USER_FILES."""
+        ...
+
+
 class LayerStore:
     """Layers in overlay form, by diff_id, in `work_dir`/layers; those that can be `kept` are there instead.
 
@@ -69,6 +81,7 @@ class LayerStore:
         not_applied: NotApplied,
         kept: KeptLayers | None = None,
         listener: Listener | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._work_dir = work_dir
         self._path = work_dir / "layers"
@@ -77,6 +90,7 @@ class LayerStore:
         self._not_applied = not_applied
         self._kept = kept
         self._listener = listener or Silent()
+        self._observer = observer
         self._lock = threading.Lock()
         self._layers: dict[str, Future[StoredLayer]] = {}
         self._path.mkdir(parents=True, exist_ok=True)
@@ -151,8 +165,12 @@ class LayerStore:
 
         os.chmod(into, _NO_ROOT_ENTRY)
         owner = set_owner if self._owners.recorded else None
+        observed = self._observer is not None and not self.is_of_this_build(layer) and self._observer.wants(layer)
+        seen: list[Change] | None = [] if observed else None
         with worked(self._listener, "unpack", layer.descriptor.digest):
-            implied = unpack_layer(layer, into, "overlay", self._xattr, owner, not_applied).implied
+            implied = unpack_layer(layer, into, "overlay", self._xattr, owner, not_applied, seen).implied
+        if self._observer is not None and seen is not None:
+            self._observer.saw(layer, seen)
         if os.stat(into).st_mode & 0o7777 == _NO_ROOT_ENTRY:
             os.chmod(into, 0o755)
             implied = ("", *implied)
@@ -166,8 +184,12 @@ def unpack_layer(
     overlay_xattr: Literal["trusted", "user"],
     set_owner: SetOwner | None,
     not_applied: NotApplied,
+    seen: list[Change] | None = None,
 ) -> Unpacked:
-    """Unpack `layer` and check its digests. Raises ImageError when it is not what it claims to be."""
+    """Unpack `layer` and check its digests; `seen` gets its changes.
+
+    Raises ImageError when it is not what it claims to be.
+    """
     with opened(layer) as stream:
         return unpack(
             stream,
@@ -178,4 +200,5 @@ def unpack_layer(
             overlay_xattr=overlay_xattr,
             set_owner=set_owner,
             not_applied=not_applied,
+            seen=seen,
         )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from builder.errors import BuildError, ImageError, IsolationError
+from builder.layer.index_json import USER_FILE_LIMIT
 from builder.layer.pipeline import TarStream
 from builder.layer.tar import TarReader
 from builder.layer.target import MissingLinkTarget, NotApplied, SetOwner, Target
 from builder.layer.whiteouts import change_of
 from builder.oci.media_types import Compression
-from builder.rootfs.entry import Entry, FileType, Opaque, Whiteout
+from builder.rootfs.entry import BytesContent, Change, Entry, FileType, Opaque, Whiteout
+from builder.rootfs.users import USER_FILES
 
 Form = Literal["plain", "overlay"]
 
@@ -45,6 +47,7 @@ def unpack(
     set_owner: SetOwner | None = None,
     not_applied: NotApplied | None = None,
     progress: Callable[[int], None] | None = None,
+    seen: list[Change] | None = None,
 ) -> Unpacked:
     """Unpack one layer into the existing directory `into`; `stream` is read to its end.
 
@@ -59,7 +62,8 @@ def unpack(
 
     After an error `into` holds part of the layer: unpack into a temporary name and rename it when this returns.
     Raises ImageError when the stream is damaged or its tar does not have `diff_id`, and BuildError when `into`
-    cannot be written. `progress` is told how many bytes of tar were read so far.
+    cannot be written. `progress` is told how many bytes of tar were read so far. `seen` gets the layer's changes, as
+    `builder.layer.index.read_index` has them; with contents only the files that users are looked up in.
     """
     with TarStream(stream, compression, progress) as tar, Target(into, set_owner, not_applied) as target:
         layer: _Plain | _Overlay = _Plain(target) if form == "plain" else _Overlay(target, overlay_xattr)
@@ -68,8 +72,14 @@ def unpack(
         try:
             for entry in reader:
                 change = change_of(entry)
+                data = reader.data()
+                if seen is not None and change is not None:
+                    if isinstance(change, Entry) and _names_users(change):
+                        content = _in_memory(data, change.size)
+                        change, data = replace(change, content=content), iter([(0, memoryview(content.data))])
+                    seen.append(change)
                 if isinstance(change, Entry):
-                    layer.put(change, reader)
+                    layer.put(change, data)
                 elif isinstance(change, Whiteout):
                     layer.whiteout(change.path)
                 elif change is not None:
@@ -86,8 +96,8 @@ class _Plain:
     def __init__(self, target: Target) -> None:
         self._target = target
 
-    def put(self, entry: Entry, reader: TarReader) -> None:
-        self._target.put(entry, reader.data())
+    def put(self, entry: Entry, data: Iterable[tuple[int, memoryview]]) -> None:
+        self._target.put(entry, data)
 
     def whiteout(self, path: str) -> None:
         real = self._target.real(path)
@@ -110,11 +120,11 @@ class _Overlay:
         self._whiteouts: list[str] = []
         self._opaque: set[str] = set()
 
-    def put(self, entry: Entry, reader: TarReader) -> None:
+    def put(self, entry: Entry, data: Iterable[tuple[int, memoryview]]) -> None:
         if entry.type is FileType.CHARACTER_DEVICE and entry.device == (0, 0):
             raise NeedsLayersBelow(f"{entry.path}: device 0:0, which overlayfs takes for a whiteout")
         try:
-            self._target.put(entry, reader.data())
+            self._target.put(entry, data)
         except MissingLinkTarget as error:
             raise NeedsLayersBelow(error.message) from error
 
@@ -154,6 +164,17 @@ class _Overlay:
             raise IsolationError(
                 f"cannot make overlayfs whiteout {real}: {error.strerror}", "this needs Linux 5.8 or root"
             ) from error
+
+
+def _names_users(entry: Entry) -> bool:
+    return entry.type is FileType.FILE and entry.path in USER_FILES and 0 < entry.size <= USER_FILE_LIMIT
+
+
+def _in_memory(data: Iterable[tuple[int, memoryview]], size: int) -> BytesContent:
+    whole = bytearray(size)
+    for offset, piece in data:
+        whole[offset : offset + len(piece)] = piece
+    return BytesContent(bytes(whole))
 
 
 def _translate(error: OSError, entry: Entry | None, into: Path) -> BuildError:

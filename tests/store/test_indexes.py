@@ -12,6 +12,9 @@ from builder.events import Silent
 from builder.rootfs.entry import NO_XATTRS, BytesContent, Change, Entry, FileType, Opaque, Whiteout
 from builder.store.entries import Entries
 from builder.store.indexes import StoredIndexes
+from tests.images import layer
+
+LAYER = layer({"file": b"content"})
 
 # What os.fsdecode makes of any bytes.
 paths = (
@@ -41,10 +44,10 @@ changes = st.lists(entries | st.builds(Whiteout, paths) | st.builds(Opaque, path
 def test_what_is_kept_is_what_comes_back(tmp_path: Path, wanted: list[Change]) -> None:
     kept = Entries(tmp_path, Silent())
     kept.forget(("sha256-",))
-    StoredIndexes(kept, lambda diff_id: None).put("sha256:1", wanted)
+    StoredIndexes(kept, lambda diff_id: None).put(LAYER, wanted)
     kept.close()
     other = Entries(tmp_path, Silent())
-    assert StoredIndexes(other, lambda diff_id: None).get("sha256:1") == wanted
+    assert StoredIndexes(other, lambda diff_id: None).get(LAYER) == wanted
     other.close()
 
 
@@ -52,10 +55,10 @@ def test_users_are_kept_with_their_files(tmp_path: Path) -> None:
     kept = StoredIndexes(Entries(tmp_path, Silent()), lambda diff_id: None)
     files = [("etc/passwd", b"root:x:0:0\n"), ("etc/shadow", b"secret")]
     kept.put(
-        "sha256:1",
+        LAYER,
         [Entry(path, FileType.FILE, size=len(data), content=BytesContent(data)) for path, data in files],
     )
-    passwd, shadow = kept.get("sha256:1") or ()
+    passwd, shadow = kept.get(LAYER) or ()
     assert isinstance(passwd, Entry) and passwd.content is not None
     assert passwd.content.open().read() == b"root:x:0:0\n"
     assert isinstance(shadow, Entry) and shadow.content is None

@@ -1,0 +1,99 @@
+"""Layers are not read to look something up in them when the cache has their indexes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from builder.cache.directory import DirectoryCache
+from builder.cache.indexes import CachedIndexes, key_of
+from builder.events import Silent
+from builder.oci import layout
+from builder.oci.platform import Platform
+from builder.rootfs.entry import Change, Entry, FileType
+from tests.build.program import Builder
+from tests.servers.registry import RegistryServer
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A repository that only this test uses."""
+    return re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
+
+
+@pytest.fixture
+def own_base(registry: RegistryServer, base: Path, name: str) -> str:
+    """FROM base is in a repository that only this test uses."""
+    reference = f"{registry.host}/{name}-base:1"
+    # Compressed by skopeo, the layers would have other digests.
+    copy = ["skopeo", "copy", "-q", "--preserve-digests", "--dest-tls-verify=false"]
+    subprocess.run([*copy, f"oci:{base}", f"docker://{reference}"], check=True)
+    return f"--build-context=base=docker-image://{reference}"
+
+
+def layer_reads(requests: list[str], name: str, base: Path) -> int:
+    """How often a layer of the base was fetched."""
+    image = layout.read(layout.Location(base), Platform.host()).image
+    digests = [layer.descriptor.digest for layer in image.layers]
+    return sum(
+        line.startswith(f"GET /v2/{name}-base/blobs/") and any(digest in line for digest in digests)
+        for line in requests
+    )
+
+
+def built(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("first", ["RUN echo text > /x", "COPY a /x"])
+def test_a_copy_onto_a_known_base_moves_no_byte_of_it(
+    limpet: Builder, registry: RegistryServer, base: Path, name: str, own_base: str, first: str
+) -> None:
+    """Whether the base was unpacked when its index was made, or only read."""
+    arguments = ("--cache", "--reproducible", f"--destination={registry.host}/{name}:1", own_base)
+    text = f"FROM base\n{first}\nCOPY --chown=root:root a /bin/a\n"
+    limpet.dockerfile(text, a="old")
+    built(limpet(*arguments))
+    assert layer_reads(registry.requests(), name, base) == 1
+    limpet.dockerfile(text, a="new")
+    seen = len(registry.requests())
+    log = built(limpet(*arguments))
+    assert layer_reads(registry.requests()[seen:], name, base) == 0
+    plain = built(limpet("--reproducible", f"--destination={registry.host}/{name}-plain:1", own_base))
+    if first.startswith("COPY"):  # what RUN makes has a time
+        pushed = [re.search(r"Pushed \S+@(sha256:\w+)", text) for text in (log, plain)]
+        assert pushed[0] and pushed[1] and pushed[0][1] == pushed[1][1]
+
+
+def test_two_stages_of_copies_read_their_base_once(
+    limpet: Builder, registry: RegistryServer, base: Path, name: str, own_base: str
+) -> None:
+    limpet.dockerfile(
+        "FROM base AS one\nCOPY a /bin/a\nFROM base\nCOPY --from=one /bin/a /bin/b\nCOPY --chown=root a /bin/c\n",
+        a="text",
+    )
+    seen = len(registry.requests())
+    built(limpet(f"--destination={registry.host}/{name}:1", own_base))
+    assert layer_reads(registry.requests()[seen:], name, base) == 1
+
+
+def test_an_index_of_something_else_is_found_out(limpet: Builder, base: Path, tmp_path: Path) -> None:
+    (layer,) = layout.read(layout.Location(base), Platform.host()).image.layers
+    cache = DirectoryCache(tmp_path / "cache", Silent())
+    (tmp_path / "indexes").mkdir()
+    indexes = CachedIndexes(tmp_path / "indexes", Silent())
+    indexes.begin(cache, write=True, meanwhile=False)
+    wrong: list[Change] = [Entry("bin", FileType.DIRECTORY, 0o755), Entry("bin/busybox", FileType.FILE, size=3)]
+    indexes.put(layer, wrong)
+    indexes.finish()
+    assert cache.get(key_of(layer)) is not None
+    limpet.dockerfile("FROM scratch\nCOPY --from=base /bin/busybox /b\n")
+    image = tmp_path / "image"
+    log = built(limpet("--cache", f"--cache-repo={cache}", "--no-push", f"--oci-layout-path={image}"))
+    assert "building again, without what is cached" in log
+    (copied,) = layout.read(layout.Location(image), Platform.host()).image.layers
+    assert copied.descriptor.size > 1000
