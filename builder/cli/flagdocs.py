@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from builder.cli.commands import COMMANDS
 from builder.cli.flag import Flag
-from builder.cli.flags import FLAGS, GROUPS, WARM
+from builder.cli.flags import FLAGS
+from builder.cli.flags.groups import GROUPS, WARM
 
 _INTRODUCTION = """\
 # Flags

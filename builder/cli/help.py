@@ -7,7 +7,8 @@ import textwrap
 from builder import __version__
 from builder.cli.commands import COMMANDS
 from builder.cli.flag import Flag
-from builder.cli.flags import FLAGS, GROUPS
+from builder.cli.flags import FLAGS
+from builder.cli.flags.groups import GROUPS
 
 _WIDTH = 100
 _COLUMN = 34  # where the text of a flag begins
