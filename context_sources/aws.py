@@ -6,6 +6,7 @@ botocore reads `os.environ` where it is not told otherwise; here every variable 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import botocore.session
@@ -16,6 +17,7 @@ from builder.errors import ContextError
 from context_sources.http_session import ca_bundle, proxies_for
 from context_sources.objects import IN_PARALLEL
 
+CONNECT_TIMEOUT, READ_TIMEOUT = 30, 60  # seconds
 WEB_IDENTITY = {
     "web_identity_token_file": "AWS_WEB_IDENTITY_TOKEN_FILE",
     "role_arn": "AWS_ROLE_ARN",
@@ -34,8 +36,22 @@ ORIGINS = {
 }
 
 
-def s3_client(environment: Mapping[str, str]) -> tuple[Any, str]:
-    """A client for many threads, and what it uses as a credential, in words.
+@dataclass(frozen=True, slots=True)
+class Access:
+    """`client` is for many threads, `used` what it uses as a credential, in words. The rest is what it was made of.
+
+    `credentials` are botocore's, None for none; `verify` is a bundle of certificates, True for the library's own.
+    """
+
+    client: Any
+    used: str
+    credentials: Any
+    proxies: Mapping[str, str] | None
+    verify: str | bool
+
+
+def s3_access(environment: Mapping[str, str]) -> Access:
+    """Access to the S3 store of `environment`.
 
     S3_ENDPOINT and S3_FORCE_PATH_STYLE are kaniko's variables. Without any credential requests are not signed, which
     public buckets allow.
@@ -49,12 +65,14 @@ def s3_client(environment: Mapping[str, str]) -> tuple[Any, str]:
     endpoint = (
         environment.get("S3_ENDPOINT") or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     )
+    proxies = proxies_for(endpoint or "https://s3.amazonaws.com", environment) or None
+    verify = environment.get("AWS_CA_BUNDLE") or ca_bundle(environment) or session.get_config_variable("ca_bundle")
     config = Config(
         retries={"total_max_attempts": 1},  # Limpet tries again itself, from where the transfer broke off
-        connect_timeout=30,
-        read_timeout=60,
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
         max_pool_connections=2 * IN_PARALLEL,
-        proxies=proxies_for(endpoint or "https://s3.amazonaws.com", environment) or None,
+        proxies=proxies,
         s3={"addressing_style": "path"} if path_style else None,
         signature_version=UNSIGNED if found is None else None,
         request_checksum_calculation="when_required",
@@ -65,11 +83,12 @@ def s3_client(environment: Mapping[str, str]) -> tuple[Any, str]:
         region_name=session.get_config_variable("region") or "us-east-1",
         endpoint_url=endpoint,
         config=config,
-        verify=environment.get("AWS_CA_BUNDLE") or ca_bundle(environment) or None,
+        verify=verify or True,
     )
-    if found is None:
-        return client, "no credential was found, requests are anonymous"
-    return client, f"the credential was {ORIGINS.get(found.method, found.method)}"
+    used = "no credential was found, requests are anonymous"
+    if found is not None:
+        used = f"the credential was {ORIGINS.get(found.method, found.method)}"
+    return Access(client, used, found, proxies, verify or True)
 
 
 def session_for(environment: Mapping[str, str]) -> botocore.session.Session:

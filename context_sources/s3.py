@@ -8,23 +8,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import urllib3
 from botocore import exceptions
 
 from builder.errors import ContextError, UsageError
 from context_sources import aws
-from context_sources.http_body import CHUNK, CONTENT_RANGE, TRANSIENT_STATUS
+from context_sources.http_body import CONTENT_RANGE, TRANSIENT_STATUS
 from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_archive, fetch_tree
 from context_sources.retry import Body, Broken, answered
+from context_sources.s3_objects import NETWORK, ObjectRequests, chunks_of
 from context_sources.source import Fetched, FetchSettings
 
-NETWORK = (
-    exceptions.HTTPClientError,
-    exceptions.IncompleteReadError,
-    exceptions.ResponseStreamingError,
-    urllib3.exceptions.HTTPError,
-    OSError,
-)
 MISSING = frozenset(("NoSuchKey", "NoSuchBucket", "NoSuchVersion", "404"))
 
 
@@ -60,7 +53,9 @@ class Store:
     def __init__(self, bucket: str, settings: FetchSettings) -> None:
         self._bucket = bucket
         self._settings = settings
-        self._client, self._used = aws.s3_client(settings.environment)
+        access = aws.s3_access(settings.environment)
+        self._client, self._used = access.client, access.used
+        self._objects = ObjectRequests(access)
         settings.log("debug", f"s3://{bucket}: {self._used}")
 
     def head(self, key: str, version: str, name: str) -> dict[str, Any]:
@@ -85,6 +80,9 @@ class Store:
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def open_listed(self, stored: StoredObject, offset: int) -> Body:
+        body = self._objects.open_at(stored.key, stored.version, offset)
+        if body is not None:
+            return body
         return self.open_at(stored.key, f"s3://{self._bucket}/{stored.key}", {"IfMatch": stored.version}, offset)
 
     def open_at(self, key: str, name: str, wanted: dict[str, str], offset: int) -> Body:
@@ -126,11 +124,3 @@ class Store:
                 "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a service account with a role",
             )
         return ContextError(f"{name}: {status} {code} {said}; {self._used}", "check AWS_REGION and S3_ENDPOINT")
-
-
-def chunks_of(stream: Any) -> Iterator[bytes]:
-    try:
-        while chunk := stream.read(CHUNK):
-            yield chunk
-    except NETWORK as error:
-        raise Broken(f"the connection broke ({type(error).__name__})") from error

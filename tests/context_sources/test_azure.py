@@ -15,7 +15,7 @@ from context_sources.azure import credential_for, parse
 from tests.context_sources.conftest import FILES, QUICK, Fetcher, archive_of, tree
 from tests.servers.azurite import AzuriteServer, azurite
 from tests.servers.certificates import Authority
-from tests.servers.front import Answer, CutResponse, Front, front
+from tests.servers.front import Answer, CutResponse, Front, WithQuery, front
 
 BIG_FILES = {**FILES, "big": os.urandom(3 << 20)}
 BIG = archive_of(BIG_FILES)
@@ -118,6 +118,19 @@ def test_a_sas_in_the_url(url: str, azure: AzuriteServer, fetcher: Fetcher) -> N
     with pytest.raises(ContextError, match=r"403 .*the credential was the SAS in the URL"):
         fetcher(f"{url}/private/big.tar?{sas(azure, WRONG)}", environment, allow_http=True)
     assert "sig=" not in fetcher.log
+
+
+def test_listings_of_many_pages(
+    url: str, azure: AzuriteServer, client: BlobServiceClient, site: Front, fetcher: Fetcher
+) -> None:
+    """A page has at most 5,000 names, here 7: a SAS does not cover the rest of the query."""
+    expected = {f"{number % 7}/{number}": b"%d" % number for number in range(40)}
+    for path, data in expected.items():
+        client.get_container_client("private").upload_blob(f"many/{path}", data)
+    site.fault(WithQuery("maxresults=7"), "GET", "comp=list", times=99)
+    signed = f"{url}/private/many/?{sas(azure, azure.key)}"
+    assert tree(fetcher(signed, {"AZURE_STORAGE_BLOB_ENDPOINT": url}, allow_http=True).path) == expected
+    assert site.count("GET", "marker=") >= 5
 
 
 def test_connection_strings(url: str, azure: AzuriteServer, fetcher: Fetcher) -> None:

@@ -16,7 +16,7 @@ from builder.errors import ContextError
 from context_sources.gcs import parse
 from tests.context_sources.conftest import FILES, QUICK, Fetcher, archive_of, tree
 from tests.context_sources.places import make_gcs_bucket, put_gcs_object
-from tests.servers.front import Answer, CutResponse, Front, Without, front
+from tests.servers.front import Answer, CutResponse, Front, Without, WithQuery, front
 
 BIG_FILES = {**FILES, "big": os.urandom(3 << 20)}
 BIG = archive_of(BIG_FILES)
@@ -62,6 +62,16 @@ def test_an_archive(environment: dict[str, str], generation: str, fetcher: Fetch
 @pytest.mark.parametrize("location", ["gs://bucket", "gs://bucket/", "gs://bucket/dir/a b.tar"])
 def test_other_addresses(environment: dict[str, str], fetcher: Fetcher, location: str) -> None:
     assert tree(fetcher(location, environment).path) == FILES
+
+
+def test_listings_of_many_pages(environment: dict[str, str], gcs: str, site: Front, fetcher: Fetcher) -> None:
+    """A page of Google's has at most 1,000 names, here 7."""
+    expected = {f"{number % 7}/{number}": b"%d" % number for number in range(40)}
+    for name, data in expected.items():
+        put_gcs_object(gcs, "bucket", f"many/{name}", data)
+    site.fault(WithQuery("maxResults=7"), "GET", "/b/bucket/o?", times=99)
+    assert tree(fetcher("gs://bucket/many/", environment).path) == expected
+    assert site.count("GET", "pageToken=") >= 5
 
 
 def test_addresses() -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,29 @@ def test_a_prefix_is_a_tree(reader: dict[str, str], fetcher: Fetcher) -> None:
     assert fetcher("s3://readable/tree/", reader).revision == fetched.revision
     assert oct(os.stat(fetched.path / "Dockerfile").st_mode & 0o777) == "0o644"
     assert fetcher.progress[-1][1] == sum(map(len, expected.values()))
+
+
+def test_objects_are_asked_for_in_the_clients_manner(reader: dict[str, str], site: Front, fetcher: Fetcher) -> None:
+    """All of them are signed; the client itself, whose requests have numbers, only lists."""
+    fetcher("s3://readable/tree/", reader)
+    by_client = {seen.path for seen in site.seen if "amz-sdk-invocation-id" in seen.headers}
+    assert [path for path in by_client if "list-type=2" not in path] == []
+    objects = [seen for seen in site.seen if seen.path not in by_client]
+    assert len(objects) == site.count("GET", "/tree/") == len(BIG_FILES) - 1 + len(NESTED)  # one is empty
+    for seen in objects:
+        assert "/us-east-1/s3/aws4_request" in seen.headers["Authorization"]
+
+
+def test_listings_of_many_pages(reader: dict[str, str], bucket: Any, site: Front, fetcher: Fetcher) -> None:
+    """A page has at most 1,000 keys."""
+    expected = {f"{number % 7}/{number}": b"%d" % number for number in range(1100)}
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(
+            lambda item: bucket.put_object(Bucket="readable", Key=f"many/{item[0]}", Body=item[1]), expected.items()
+        ):
+            pass
+    assert tree(fetcher("s3://readable/many/", reader).path) == expected
+    assert site.count("GET", "continuation-token=") == 1
 
 
 NESTED = {

@@ -62,7 +62,14 @@ class Without:
     header: str
 
 
-Trouble = Answer | CutRequest | CutResponse | DropAnswer | Corrupt | Without
+@dataclass(frozen=True)
+class WithQuery:
+    """Pass the request on with one more `name=value` in its query: where no signature covers that."""
+
+    text: str
+
+
+Trouble = Answer | CutRequest | CutResponse | DropAnswer | Corrupt | Without | WithQuery
 
 
 @dataclass
@@ -164,7 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815  # http.server's names
 
     def _pass_on(self, backend: http.client.HTTPConnection, length: int, trouble: Trouble | None) -> None:
-        backend.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        path = f"{self.path}&{trouble.text}" if isinstance(trouble, WithQuery) else self.path
+        backend.putrequest(self.command, path, skip_host=True, skip_accept_encoding=True)
         dropped = trouble.header.lower() if isinstance(trouble, Without) else ""
         for name, value in self.headers.items():
             if name.lower() not in (*_HOP_BY_HOP, dropped):
