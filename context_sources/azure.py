@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,12 +25,8 @@ from context_sources.source import Fetched, FetchSettings
 
 REQUEST_SIZE = 16 << 20  # the library reads one answer into memory before it gives any of it
 PIECE = 1 << 20
+ENTRA_ERROR = re.compile(r"AADSTS\d+: [^\r\n]{0,300}")
 NOT_SAS = ("snapshot", "versionid")
-AUTHORITIES = {
-    "chinacloudapi.cn": "login.chinacloudapi.cn",
-    "cloudapi.de": "login.microsoftonline.de",
-    "usgovcloudapi.net": "login.microsoftonline.us",
-}
 Result = TypeVar("Result")
 logging.getLogger("azure").addHandler(logging.NullHandler())  # else its warnings go to standard error by themselves
 
@@ -120,40 +117,9 @@ def credential_for(address: BlobAddress, environment: Mapping[str, str]) -> tupl
     ):
         if token:
             return token.strip().lstrip("?"), f"the credential was {name}"
-    return identity_for(address, environment)
+    from context_sources.azure_identity import identity_for
 
-
-def identity_for(address: BlobAddress, environment: Mapping[str, str]) -> tuple[Any, str]:
-    """Workload identity, a service principal of the environment, else the managed identity; None is anonymous."""
-    from azure import identity  # 100 ms, and msal: only when nothing simpler is set
-
-    host = urlsplit(address.account_url).hostname or ""
-    authority = environment.get("AZURE_AUTHORITY_HOST") or next(
-        (login for suffix, login in AUTHORITIES.items() if host.endswith(suffix)), "login.microsoftonline.com"
-    )
-    tenant, client, secret, certificate, token_file = (
-        environment.get(f"AZURE_{name}", "")
-        for name in ("TENANT_ID", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_CERTIFICATE_PATH", "FEDERATED_TOKEN_FILE")
-    )
-    if tenant and client and token_file:
-        found: Any = identity.WorkloadIdentityCredential(
-            tenant_id=tenant, client_id=client, token_file_path=token_file, authority=authority
-        )
-        return found, "the credential was the workload identity in AZURE_FEDERATED_TOKEN_FILE"
-    if tenant and client and secret:
-        found = identity.ClientSecretCredential(tenant, client, secret, authority=authority)
-        return found, "the credential was AZURE_CLIENT_SECRET"
-    if tenant and client and certificate:
-        found = identity.CertificateCredential(tenant, client, certificate, authority=authority)
-        return found, "the credential was AZURE_CLIENT_CERTIFICATE_PATH"
-    managed = identity.ManagedIdentityCredential(client_id=client or None)
-    # In a chain it first asks for a second whether there is a metadata service; alone it would try for minutes.
-    chain = identity.ChainedTokenCredential(managed)
-    try:
-        chain.get_token("https://storage.azure.com/.default")
-    except (identity.CredentialUnavailableError, core.ClientAuthenticationError):
-        return None, "no credential was found, requests are anonymous"
-    return managed, "the credential was the managed identity"
+    return identity_for(urlsplit(address.account_url).hostname or "", environment)
 
 
 class Store:
@@ -223,6 +189,12 @@ class Store:
         except (core.ServiceRequestError, core.ServiceResponseError, core.IncompleteReadError, OSError) as error:
             raise Broken(f"the connection broke ({type(error).__name__})") from error
         except core.ClientAuthenticationError as error:
+            if said := ENTRA_ERROR.search(error.message or ""):
+                raise ContextError(
+                    f"{name}: Microsoft Entra ID gives no token: {said[0]}; {self._used}",
+                    "check AZURE_TENANT_ID and AZURE_CLIENT_ID, and what the application trusts: its federated "
+                    "credentials or its secret",
+                ) from error
             if error.response is None:
                 raise ContextError(
                     f"{name}: no request can be made with the credential; {self._used}",

@@ -11,10 +11,12 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 
 from builder.errors import ContextError, UsageError
-from context_sources.azure import credential_for, parse
+from context_sources.azure import parse
 from tests.context_sources.conftest import FILES, QUICK, Fetcher, archive_of, tree
 from tests.servers.azurite import AzuriteServer, azurite
 from tests.servers.certificates import Authority
+from tests.servers.clouds import json_server
+from tests.servers.entra import CLIENT, TENANT, Entra
 from tests.servers.front import Answer, CutResponse, Front, WithQuery, front
 
 BIG_FILES = {**FILES, "big": os.urandom(3 << 20)}
@@ -187,14 +189,31 @@ def test_tls_with_an_authority_of_ones_own(tmp_path: Path, authority: Authority,
         assert tree(fetcher(f"{server.url}/private/big.tar", environment).path) == BIG_FILES
 
 
-def test_the_identity_that_the_environment_describes(tmp_path: Path) -> None:
-    address = parse("https://acc.blob.core.windows.net/c/b", {})
-    service = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c"}
-    (tmp_path / "token").write_text("token")
-    workload, said = credential_for(address, {**service, "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "token")})
-    assert (type(workload).__name__, "workload identity" in said) == ("WorkloadIdentityCredential", True)
-    principal, said = credential_for(address, {**service, "AZURE_CLIENT_SECRET": "s"})
-    assert (type(principal).__name__, said) == ("ClientSecretCredential", "the credential was AZURE_CLIENT_SECRET")
+def test_an_identity_of_a_cloud_of_ones_own(tmp_path: Path, authority: Authority, fetcher: Fetcher) -> None:
+    """An authority that Microsoft does not know is believed when the environment names it."""
+    tls = authority.server()
+    entra = Entra(assertion="right-assertion")
+    (tmp_path / "token").write_text("right-assertion")
+    with azurite(tmp_path / "tls", tls=tls) as server, json_server(entra.answer, tls=tls) as url:
+        fill(server, connection_verify=str(authority.certificate))
+        environment = {
+            "AZURE_STORAGE_BLOB_ENDPOINT": server.url,
+            "AZURE_AUTHORITY_HOST": url,
+            "AZURE_TENANT_ID": TENANT,
+            "AZURE_CLIENT_ID": CLIENT,
+            "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "token"),
+            "SSL_CERT_FILE": str(authority.certificate),
+        }
+        assert tree(fetcher(f"{server.url}/private/big.tar", environment).path) == BIG_FILES
+        assert tree(fetcher(f"{server.url}/private/tree/", environment).path).keys() >= FILES.keys()
+        assert {form["client_assertion"] for form in entra.asked} == {"right-assertion"}
+        (tmp_path / "token").write_text("wrong-assertion")
+        with pytest.raises(ContextError, match=r"AADSTS700213.*the workload identity in AZURE_FEDERATED") as caught:
+            fetcher(f"{server.url}/private/big.tar", environment)
+        assert "wrong-assertion" not in str(caught.value) + fetcher.log
+        (tmp_path / "token").unlink()
+        with pytest.raises(ContextError, match=r"AZURE_FEDERATED_TOKEN_FILE=.*No such file or directory"):
+            fetcher(f"{server.url}/private/big.tar", environment)
 
 
 def test_without_a_credential(url: str, fetcher: Fetcher) -> None:

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,7 +28,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from azure.storage.blob import ContainerSasPermissions, generate_container_sas
+from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 
 from tests.context_sources.conftest import FILES, Repository, archive_of, make_repository
 from tests.context_sources.places import (
@@ -40,10 +40,13 @@ from tests.context_sources.places import (
     s3_environment,
 )
 from tests.context_sources.test_gcs import key_file
+from tests.servers import azurite as azurite_server
 from tests.servers import git_http, ssh, web
 from tests.servers import registry as registry_server
 from tests.servers.azurite import AzuriteServer
 from tests.servers.certificates import Authority
+from tests.servers.clouds import every_https_host, json_server
+from tests.servers.entra import CLIENT, TENANT, Entra
 from tests.servers.front import Answer, Front, front
 from tests.servers.git_daemon import git_daemon
 from tests.servers.git_http import GitServer
@@ -68,7 +71,7 @@ class Row:
     kind: str
     environment: Mapping[str, str] = field(default_factory=dict)
     argv: tuple[str, ...] = ()
-    secrets: tuple[str, ...] = ()
+    secrets: Sequence[str] = ()
     stdin: bytes = b""
 
 
@@ -77,7 +80,7 @@ class World:
 
     def __init__(self, request: pytest.FixtureRequest, root: Path, stack: ExitStack) -> None:
         self._request = request
-        self._stack = stack
+        self.stack = stack
         self.root = root
 
     def skip_for(self, reason: str) -> None:
@@ -110,14 +113,14 @@ class World:
     def web(self) -> str:
         """Plain HTTP; `site` is the same behind TLS."""
         self.skip_for(web.missing())
-        server = self._stack.enter_context(web_server(self.root / "web", {"user": PASSWORD}))
+        server = self.stack.enter_context(web_server(self.root / "web", {"user": PASSWORD}))
         for name in ("context.tar", "private/context.tar"):
             (server.root / name).write_bytes(ARCHIVE)
         return server.host
 
     @cached_property
     def site(self) -> Front:
-        return self._stack.enter_context(front(self.web, tls=self.authority.server()))
+        return self.stack.enter_context(front(self.web, tls=self.authority.server()))
 
     @cached_property
     def repository(self) -> Repository:
@@ -127,7 +130,7 @@ class World:
     def git(self) -> GitServer:
         self.skip_for(git_http.missing())
         users = {"user": PASSWORD, "*": TOKEN}
-        server = self._stack.enter_context(serve_git(self.root / "git", tls=self.authority.server(), users=users))
+        server = self.stack.enter_context(serve_git(self.root / "git", tls=self.authority.server(), users=users))
         shutil.copytree(self.repository.path, server.root / "app.git")
         return server
 
@@ -137,12 +140,12 @@ class World:
 
     @cached_property
     def git_daemon(self) -> str:
-        return self._stack.enter_context(git_daemon(self.repository.path.parent))
+        return self.stack.enter_context(git_daemon(self.repository.path.parent))
 
     @cached_property
     def ssh(self) -> SshServer:
         self.skip_for(ssh.missing())
-        return self._stack.enter_context(ssh_server(self.root / "ssh"))
+        return self.stack.enter_context(ssh_server(self.root / "ssh"))
 
     @cached_property
     def ssh_environment(self) -> dict[str, str]:
@@ -165,7 +168,7 @@ class World:
         make_gcs_bucket(host, BUCKET)
         for key, data in {"context.tar.gz": gzip.compress(ARCHIVE), **below("tree/")}.items():
             put_gcs_object(host, BUCKET, key, data)
-        site = self._stack.enter_context(front(host))
+        site = self.stack.enter_context(front(host))
         token = json.dumps({"access_token": ACCESS, "expires_in": 3600, "token_type": "Bearer"}).encode()
         site.fault(Answer(200, {"Content-Type": "application/json"}, token), "POST", "/token", times=99)
         key = key_file(self.root / "key.json", f"http://{site.host}/token")
@@ -180,10 +183,28 @@ class World:
         return server
 
     @cached_property
+    def azure_with_tokens(self) -> AzuriteServer:
+        """Behind TLS, which tokens need."""
+        self.skip_for(azurite_server.missing())
+        tls = self.authority.server()
+        server = self.stack.enter_context(azurite_server.azurite(self.root / "azure", tls=tls))
+        account = {"account_name": server.account, "account_key": server.key}
+        client = BlobServiceClient(server.url, account, connection_verify=str(self.authority.certificate))
+        client.create_container(BUCKET).upload_blob("context.tar.gz", gzip.compress(ARCHIVE))
+        return server
+
+    @cached_property
+    def entra(self) -> tuple[Entra, str]:
+        """It, and a proxy that leads to it."""
+        server = Entra(assertion=TOKEN, secret=PASSWORD)
+        pair = self.authority.server("login.microsoftonline.com", "login.microsoft.com")
+        return server, self.stack.enter_context(every_https_host(pair, server.answer))
+
+    @cached_property
     def registry(self) -> str:
         """The reference of an artifact."""
         self.skip_for(registry_server.missing())
-        server = self._stack.enter_context(registry_server.docker_registry(self.root / "registry"))
+        server = self.stack.enter_context(registry_server.docker_registry(self.root / "registry"))
         return in_registry(server.host)("context", gzip.compress(ARCHIVE), "").location
 
 
@@ -283,6 +304,51 @@ def azure_row(path: str, kind: str, credential: str) -> Callable[[World], Row]:
     return row
 
 
+def azure_identity_row(**environment: str) -> Callable[[World], Row]:
+    """With what the webhook for workload identities puts into a pod, or a service principal of the environment."""
+
+    def row(world: World) -> Row:
+        server, (entra, proxy) = world.azure_with_tokens, world.entra
+        fixed = {
+            "AZURE_STORAGE_BLOB_ENDPOINT": server.url,
+            "AZURE_AUTHORITY_HOST": "https://login.microsoftonline.com/",
+            "https_proxy": proxy,
+            "no_proxy": "127.0.0.1",
+        }
+        found = {**world.trusting, **fixed, "AZURE_TENANT_ID": TENANT, "AZURE_CLIENT_ID": CLIENT, **environment}
+        if "AZURE_CLIENT_SECRET" not in environment:
+            found["AZURE_FEDERATED_TOKEN_FILE"] = str(world.file("federated-token", TOKEN))
+        return Row(f"{server.url}/{BUCKET}/context.tar.gz", "etag", found, (), Granted((TOKEN, PASSWORD), entra))
+
+    return row
+
+
+def managed_identity_row(world: World) -> Row:
+    server, (entra, _) = world.azure_with_tokens, world.entra
+    machine = world.stack.enter_context(json_server(entra.answer))
+    environment = {"AZURE_STORAGE_BLOB_ENDPOINT": server.url, "AZURE_POD_IDENTITY_AUTHORITY_HOST": machine}
+    context = f"{server.url}/{BUCKET}/context.tar.gz"
+    return Row(context, "etag", {**world.trusting, **environment}, (), Granted((), entra))
+
+
+class Granted(Sequence[str]):
+    """Secrets, and the tokens that are granted later."""
+
+    def __init__(self, known: tuple[str, ...], entra: Entra) -> None:
+        self._known, self._entra, self._before = known, entra, len(entra.granted)
+
+    def _all(self) -> tuple[str, ...]:
+        granted = tuple(self._entra.granted[self._before :])
+        assert granted, "no token was asked for"
+        return (*self._known, *granted)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._all()[index]
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
 def signature(server: AzuriteServer) -> str:
     found: str = generate_container_sas(
         server.account,
@@ -338,6 +404,9 @@ ROWS: dict[str, Callable[[World], Row]] = {
     "azure, SAS": azure_row("context.tar.gz", "etag", "sas"),
     "azure, connection string": azure_row("context.tar.gz", "etag", "connection"),
     "azure, prefix": azure_row("tree/", "digest", "key"),
+    "azure, workload identity": azure_identity_row(),
+    "azure, service principal": azure_identity_row(AZURE_CLIENT_SECRET=PASSWORD),
+    "azure, managed identity": managed_identity_row,
     "oci": lambda world: Row(world.registry, "digest"),
 }
 
