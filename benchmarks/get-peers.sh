@@ -1,11 +1,12 @@
 #!/bin/sh
-# get-peers.sh: build kaniko's executor, buildkitd and buildctl with Go into .cache/peers (ten minutes on two cores).
+# get-peers.sh [DIRECTORY]: build kaniko's executor, buildkitd and buildctl with Go into DIRECTORY, or .cache/peers, where
+# benchmarks/run.py looks for them (ten minutes on two cores).
 # `go install` refuses both, since their go.mod replaces or excludes modules: a module of our own says the same.
 set -eu
 kaniko=v1.24.0 buildkit=v0.34.2
-cd "$(dirname "$0")/.."
-into=$PWD/.cache/peers
+into=${1:-$(dirname "$0")/../.cache/peers}
 mkdir -p "$into"
+into=$(cd "$into" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"

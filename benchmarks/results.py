@@ -106,10 +106,12 @@ def markdown(results: Results) -> str:
         if medians:
             cells = [_cell(scenario.name, peer, medians) for peer in columns]
             rows.append(f"| {scenario.title} | " + " | ".join(cells) + " |")
-    rounds = max((len(r) for peers in results.measured.values() for r in peers.values()), default=0)
+    counts = {len(rounds) for peers in results.measured.values() for rounds in peers.values()} or {0}
+    least, most = min(counts), max(counts)
+    rounds = "1 round" if most == 1 else f"{most} rounds" if least == most else f"{least} to {most} rounds"
     machine = ", ".join(f"{key} {value}" for key, value in results.machine.items())
     return (
-        f"Medians of {rounds} rounds; {machine}.\n"
+        f"Medians of {rounds}; {machine}.\n"
         "A cell: wall time, CPU time, peak memory, and in bold Limpet's wall time as a part of the peer's.\n\n"
         + "\n".join(rows)
         + "\n"
