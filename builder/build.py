@@ -86,6 +86,11 @@ def build(
         ThreadPoolExecutor(max_workers=_AHEAD, thread_name_prefix="fetch-ahead") as ahead,
     ):
 
+        def look_ahead(image: Image) -> None:
+            if isolation.concurrent:  # else nothing may go on beside a RUN
+                for layer in image.layers:
+                    ahead.submit(indexes.changes, layer, contents=False)
+
         def begin(number: int, plan: Plan) -> _Build:
             images = Once[str, ImageFiles]()
             results = Results(
@@ -102,6 +107,7 @@ def build(
                 stopped.is_set,
                 _names(number, plans, owners),
                 lambda steps: _fetch_ahead(steps, results, isolation, ahead),
+                look_ahead,
                 _bases_of_roots(plans, reuse) if isolation.shares_layers else frozenset(),
             )
             return _Build(plan, owners[number], results, workshop, reuse[number] if reuse else None)

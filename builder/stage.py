@@ -94,7 +94,8 @@ class Workshop:
     """What all stages of a build share. `names` says how each stage is shown, by its index.
 
     `shared` are bases that some stage of the build will have a root on, where a second root costs next to nothing.
-    `fetch_ahead` begins to fetch what the steps that it is given will read; it returns at once and never raises.
+    `fetch_ahead` begins to fetch what the steps that it is given will read, `look_ahead` to look into the layers of an
+    image; they return at once and never raise.
     """
 
     work: StepWork
@@ -107,6 +108,7 @@ class Workshop:
     stopped: Callable[[], bool]
     names: Mapping[int, str]
     fetch_ahead: Callable[[Sequence[Step]], None]
+    look_ahead: Callable[[Image], None]
     shared: frozenset[Base] = frozenset()
 
 
@@ -218,6 +220,8 @@ class _Builder:
                 own = [later for n, later in enumerate(planned.steps) if n >= number and n not in self._reuse.hits]
                 self._shop.fetch_ahead(own)
                 self._prepare_root(own)
+                if self._root is None and any(map(makes_layer, own)):
+                    self._shop.look_ahead(self._base)  # also while the first of them waits for another stage
             self._take(number, step, snapshot=not self._shop.settings.single_snapshot or number == last_layer)
         self._pending.append(self._finish)
         tell(StageFinished(planned.display, time.monotonic() - started))

@@ -13,7 +13,7 @@ from typing import Any
 from builder.build import BuildSettings, build, cross_stage_sources, stages_of
 from builder.cache.indexes import CachedIndexes
 from builder.cli.arguments import Arguments
-from builder.cli.caching import layer_cache, travelling_mounts, with_cache
+from builder.cli.caching import cache_views, layer_cache, travelling_mounts, with_cache
 from builder.cli.images import Images
 from builder.cli.known_secrets import mask_environment
 from builder.cli.origins import bases as bases_of
@@ -38,7 +38,7 @@ from builder.oci.image import Image, Layer
 from builder.oci.index import descriptor_of
 from builder.oci.reference import Reference
 from builder.outputs import BaseImage, too_large_for_tekton, write_names, write_results
-from builder.plan import Plan, render_text
+from builder.plan import CacheView, Plan, render_text
 from builder.publish import (
     ArchiveDestination,
     Destination,
@@ -68,7 +68,7 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
         output.redactor.add(secret)
     with _also_told(settings.output, env, output), work_directory(settings.build.work_dir, env) as work:
         if settings.build.dry_run:
-            print(render_text(_plans_only(settings, env, output, work)))
+            print(render_text(*plans_only(settings, env, output, work)))
             return 0
         # Before any thread exists: namespaces can be entered by a process with one thread only.
         with local_store(settings.cache, output) or nullcontext() as store:
@@ -98,11 +98,22 @@ def _also_told(asked: OutputSettings, env: Mapping[str, str], output: Output) ->
         yield
 
 
-def _plans_only(settings: Settings, env: Mapping[str, str], output: Output, work: Path) -> list[Plan]:
+def plans_only(
+    settings: Settings, env: Mapping[str, str], output: Output, work: Path
+) -> tuple[list[Plan], list[CacheView]]:
+    """What a build would do, and with `--cache` what it would take from there. Fetches no layers. Raises BuildError."""
     client = registries(settings.registry, env, output)
-    images = Images(client, output)
+    images, git = Images(client, output), GitSources(work, env, output)
     sources = fetch_sources(settings, work, env, output, client, images)
-    return make_plans(settings, sources, images, output, GitSources(work, env, output).time_of)
+    plans = make_plans(settings, sources, images, output, git.time_of)
+    if not settings.cache.enabled:
+        return plans, []
+    references = [Reference.parse(name) for name in settings.output.destinations]
+    inputs = _inputs(settings, sources, plans[0], work, git, CacheMounts(work / "mounts", lambda: False))
+    stage = stage_settings(settings.image, settings.build.ignore_paths, plans[0].epoch)
+    with layer_cache(replace(settings.cache, write=False), references, client, output) as cache:
+        assert cache is not None
+        return plans, cache_views(plans, KeySources(inputs, images.image, stage, git.tip), cache, settings, output)
 
 
 def _build(

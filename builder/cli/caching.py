@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from builder.build import owners_of
@@ -17,7 +18,7 @@ from builder.cli.settings import CacheSettings, Settings
 from builder.errors import ImageError, UsageError
 from builder.events import Listener, Message
 from builder.oci.reference import Reference
-from builder.plan import Plan
+from builder.plan import CacheView, Plan
 from builder.registry.registries import Registries
 from builder.reuse import Reuse, ReuseSettings, look_up
 from builder.step_keys import KeySources, plan_keys
@@ -118,6 +119,18 @@ def with_cache(
         empty = WriteOnly(cache)
         indexes.begin(empty, write=asked.write, meanwhile=write_meanwhile)
         _writing(look_up(plans, owners, found, empty, asked, listener, project), carry_out, indexes)
+
+
+def cache_views(
+    plans: Sequence[Plan], keys: KeySources, cache: LayerCache, settings: Settings, listener: Listener
+) -> list[CacheView]:
+    """What `cache` has for `plans`. Nothing is written."""
+    asked = replace(_reuse_settings(settings, write_meanwhile=False), write=False)
+    found = [plan_keys(plan, keys) for plan in plans]
+    reuse = look_up(plans, owners_of(plans), found, cache, asked, listener, _project(settings))
+    for each in reuse:
+        each.finish()
+    return [each.view() for each in reuse]
 
 
 def _project(settings: Settings) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from builder.cli.arguments import Arguments
-from builder.cli.images import Images
+from builder.cli.build_command import plans_only
 from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
-from builder.cli.session import fetch_sources, make_plans
 from builder.cli.settings import settings_of
-from builder.cli.wiring import GitSources, registries, work_directory
+from builder.cli.wiring import work_directory
 from builder.plan import render_json, render_text
 
 
@@ -19,9 +18,6 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     mask_environment(env, output.redactor)
     settings = settings_of(arguments, env)
     with work_directory(settings.build.work_dir, env) as work:
-        client = registries(settings.registry, env, output)
-        images = Images(client, output)
-        sources = fetch_sources(settings, work, env, output, client, images)
-        plans = make_plans(settings, sources, images, output, GitSources(work, env, output).time_of)
-    print(render_json(plans) if arguments.text("format") == "json" else render_text(plans))
+        plans, cached = plans_only(settings, env, output, work)
+    print(render_json(plans, cached) if arguments.text("format") == "json" else render_text(plans, cached))
     return 0

@@ -5,7 +5,7 @@ Nothing here reads a file or a root filesystem or speaks to a registry: what mus
 """
 
 from builder.plan.planner import external_images, plan
-from builder.plan.render import render_json, render_text
+from builder.plan.render import CacheView, render_json, render_text
 from builder.plan.values import (
     NETWORK_HOST,
     SCRATCH,
@@ -30,6 +30,7 @@ __all__ = [
     "SECURITY_INSECURE",
     "Base",
     "BaseImage",
+    "CacheView",
     "ExternalImage",
     "ImageBase",
     "Plan",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from builder.plan.text import printable
@@ -23,22 +24,34 @@ from builder.steps.step import (
 )
 
 
-def render_text(plans: Sequence[Plan]) -> str:
+@dataclass(frozen=True, slots=True)
+class CacheView:
+    """What a layer cache has of a plan: of each step that makes a layer, by stage and step (from 0), what there is to
+    say; and the stages that are not `needed` because of it."""
+
+    steps: Mapping[tuple[int, int], str]
+    needed: frozenset[int]
+
+
+def render_text(plans: Sequence[Plan], cached: Sequence[CacheView] = ()) -> str:
     """The plans as indented lists: stages in build order, their steps by number, skipped stages, warnings.
+
+    With `cached`, one for each plan, steps say whether the cache has their layers.
 
     Steps that make a layer are marked `+`. Values of arguments and variables are not shown. Where there are plans
     for several platforms, each begins with a line that names its own.
     """
+    texts = [_plan_text(plan, cached[number] if cached else None) for number, plan in enumerate(plans)]
     if len(plans) == 1:
-        return _plan_text(plans[0])
-    return "\n".join(f"platform {plan.platform}\n{_plan_text(plan)}" for plan in plans)
+        return texts[0]
+    return "\n".join(f"platform {plan.platform}\n{text}" for plan, text in zip(plans, texts, strict=True))
 
 
-def _plan_text(plan: Plan) -> str:
+def _plan_text(plan: Plan, cached: CacheView | None) -> str:
     names = {stage.index: stage.display for stage in plan.stages}
     lines: list[str] = []
     for stage in plan.stages:
-        lines += _stage_lines(stage, plan, names)
+        lines += _stage_lines(stage, plan, names, cached)
     for skipped in plan.skipped:
         lines.append(f"stage {skipped.display} skipped: {skipped.reason}")
     for warning in plan.warnings:
@@ -47,7 +60,7 @@ def _plan_text(plan: Plan) -> str:
     return printable("\n".join(lines))
 
 
-def _stage_lines(stage: PlannedStage, plan: Plan, names: dict[int, str]) -> list[str]:
+def _stage_lines(stage: PlannedStage, plan: Plan, names: dict[int, str], cached: CacheView | None) -> list[str]:
     target = "  (target)" if stage.index in plan.targets else ""
     lines = [f"stage {stage.display}{target}", f"    from {_base_text(stage.base, names)}, platform {stage.platform}"]
     needs = [f"stage {names[index]}" for index in stage.dependencies if stage.base != StageBase(index)]
@@ -55,10 +68,13 @@ def _stage_lines(stage: PlannedStage, plan: Plan, names: dict[int, str]) -> list
     needs += [f"context {name}" for name in stage.contexts]
     if needs:
         lines.append(f"    reads {', '.join(needs)}")
+    if cached is not None and stage.index not in cached.needed:
+        lines.append("    not built: what is read from it is cached")
     width = len(str(len(stage.steps)))
     for number, step in enumerate(stage.steps, 1):
         mark = "+" if _makes_layer(step) else " "
-        lines.append(f"    {number:>{width}} {mark} {step.text}")
+        said = cached.steps.get((stage.index, number - 1)) if cached is not None else None
+        lines.append(f"    {number:>{width}} {mark} {step.text}{f'  [{said}]' if said else ''}")
     return lines
 
 
@@ -72,24 +88,25 @@ def _base_text(base: Base, names: dict[int, str]) -> str:
             return "scratch"
 
 
-def render_json(plans: Sequence[Plan]) -> str:
+def render_json(plans: Sequence[Plan], cached: Sequence[CacheView] = ()) -> str:
     """The plan as one JSON object, members in a fixed order, indented by two blanks. Plans for several platforms are
-    members of `platforms`, by platform.
+    members of `platforms`, by platform. With `cached`, one for each plan, stages and steps say what the cache has.
 
     Values of arguments and variables are not in it, except where an instruction writes them into the image.
     """
+    values = [_plan_json(plan, cached[number] if cached else None) for number, plan in enumerate(plans)]
     if len(plans) == 1:
-        value = _plan_json(plans[0])
+        value = values[0]
     else:
-        value = {"platforms": {str(plan.platform): _plan_json(plan) for plan in plans}}
+        value = {"platforms": {str(plan.platform): each for plan, each in zip(plans, values, strict=True)}}
     # A byte that was not UTF-8 is written as JSON's escape of its surrogate.
     return json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
-def _plan_json(plan: Plan) -> dict[str, Any]:
+def _plan_json(plan: Plan, cached: CacheView | None) -> dict[str, Any]:
     value: dict[str, Any] = {
         "targets": list(plan.targets),
-        "stages": [_stage_json(stage) for stage in plan.stages],
+        "stages": [_stage_json(stage, cached) for stage in plan.stages],
         "skipped": [
             {"index": skipped.index, "name": skipped.display, "line": skipped.location.start, "reason": skipped.reason}
             for skipped in plan.skipped
@@ -105,8 +122,8 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
     return value
 
 
-def _stage_json(stage: PlannedStage) -> dict[str, Any]:
-    return {
+def _stage_json(stage: PlannedStage, cached: CacheView | None) -> dict[str, Any]:
+    value: dict[str, Any] = {
         "index": stage.index,
         "name": stage.display,
         "line": stage.location.start,
@@ -119,6 +136,11 @@ def _stage_json(stage: PlannedStage) -> dict[str, Any]:
         "steps": [_step_json(number, step) for number, step in enumerate(stage.steps, 1)],
         "config": stage.final.to_json(),
     }
+    if cached is not None:
+        value["needed"] = stage.index in cached.needed
+        for number, step in enumerate(value["steps"]):
+            step["cache"] = cached.steps.get((stage.index, number), "")
+    return value
 
 
 def _base_json(base: Base) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from builder.cache.record import BuildRecord, why_missed
 from builder.errors import BuildError, ImageError
 from builder.events import Listener, Message
 from builder.oci.image import Layer
-from builder.plan import Plan, PlannedStage, StageBase
+from builder.plan import CacheView, Plan, PlannedStage, StageBase
 from builder.reuse.results import LayersMade, Results
 from builder.reuse.units import (
     LayerUnit,
@@ -102,6 +102,18 @@ class Reuse:
             alone=frozenset(unit.number for unit in units if unit.alone),
             made=lambda number, layer, created: self._keep(index, number, layer, created),
         )
+
+    def view(self) -> CacheView:
+        """What there is to say about each layer, and what has to be gone through."""
+        steps: dict[tuple[int, int], str] = {}
+        for index, units in self._units.items():
+            for unit in units:
+                place = (index, unit.number)
+                said = "cached" if place in self._hits else "layers like this are not cached"
+                if place in self._reasons:
+                    said = f"not cached: {self._reasons[place]}"
+                steps |= {(index, number): said for number in (*unit.covers, unit.number)}
+        return CacheView(steps, self.needed)
 
     @property
     def found(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -35,7 +36,11 @@ def lock_shared(path: Path) -> int | None:
 
 
 def lock_exclusive(path: Path) -> int | None:
-    """An exclusive lock on the existing file `path`, None when somebody uses it. Raises like `lock_shared`."""
+    """An exclusive lock on the existing file `path`, None when somebody uses it. Raises like `lock_shared`.
+
+    On NFS, flock(2) is a lock of fcntl(2): an exclusive one needs a file that is open for writing. Where another
+    user's file cannot be, it is locked as it is, which local file systems allow.
+    """
     return _lock_existing(path, fcntl.LOCK_EX)
 
 
@@ -49,13 +54,23 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 
 def _lock_existing(path: Path, how: int) -> int | None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = _opened(path, writing=how == fcntl.LOCK_EX)
     if not _lock(descriptor, how):
         return None
     if not is_at(descriptor, path):
         os.close(descriptor)
         raise FileNotFoundError(path)
     return descriptor
+
+
+def _opened(path: Path, *, writing: bool) -> int:
+    if writing:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _lock(descriptor: int, how: int) -> bool:
@@ -66,6 +81,11 @@ def _lock(descriptor: int, how: int) -> bool:
     except BlockingIOError:
         os.close(descriptor)
         return False
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno == errno.EBADF:  # NFS, and not open for writing
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
+        raise
     except BaseException:
         os.close(descriptor)
         raise

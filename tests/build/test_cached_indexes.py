@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,22 @@ def test_an_index_of_something_else_is_found_out(limpet: Builder, base: Path, tm
     assert "building again, without what is cached" in log
     (copied,) = layout.read(layout.Location(image), Platform.host()).image.layers
     assert copied.descriptor.size > 1000
+
+
+def test_a_base_is_looked_into_while_its_first_copy_waits(
+    limpet: Builder, registry: RegistryServer, base: Path, name: str, own_base: str, tmp_path: Path
+) -> None:
+    limpet.dockerfile(
+        "FROM other AS one\nRUN --mount=type=cache,target=/gate,id=gate echo is running; "
+        "for i in $(seq 600); do test -e /gate/open && exit 3; sleep 0.1; done\n"
+        "FROM base\nCOPY --from=one /bin/busybox /other\n"
+    )
+    store = tmp_path / "store"
+    other = f"--build-context=other=oci-layout://{base}"
+    process = limpet.start("--no-push", f"--cache-dir={store}", own_base, other)
+    while not layer_reads(registry.requests(), name, base) or not list((store / "mounts").glob("*/0")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    (next((store / "mounts").glob("*/0")) / "open").touch()
+    _, log = process.communicate()
+    assert process.returncode == 3, log

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,6 +238,31 @@ class TestKeys:
             build("--cache-copy-layers")
             git("update-ref", "refs/heads/main", repository.first, cwd=server.root / "again.git")
             assert build("--cache-copy-layers").hits == []
+
+
+def test_a_plan_says_what_is_cached(build: Caching) -> None:
+    """Both ways to see what a build would do, and neither of them does anything."""
+    build.dockerfile(THREE_STAGES, a="text")
+    build("--cache-copy-layers")
+    flags = ("--no-push", "--cache", f"--cache-repo=oci:{build.cache}", "--cache-copy-layers")
+    plan = build.limpet(*flags, "--dryrun").stdout
+    assert "RUN cat /b /o > /c  [cached]" in plan
+    assert plan.count("not built: what is read from it is cached") == 2
+    build.dockerfile(THREE_STAGES, a="other")
+    kept = sorted(build.cache.rglob("*"))
+    plan = build.limpet(*flags, "--dryrun").stdout
+    assert "WORKDIR /src  [cached]" in plan
+    assert "COPY a .  [not cached: what it copies changed]" in plan
+    assert "RUN head -c 8 /dev/urandom > /o  [cached]" in plan
+    assert "RUN cat /b /o > /c  [not cached: COPY --from=compile /src/b /b before it: " in plan
+    assert "not built" not in plan
+    command = build.limpet.command(*flags, "--format=json")
+    command.insert(command.index("builder") + 1, "plan")
+    printed = subprocess.run(command, env=build.limpet.environment(), capture_output=True, text=True, check=True)
+    steps = [step for stage in json.loads(printed.stdout)["stages"] for step in stage["steps"] if step["layer"]]
+    assert {step["cache"] for step in steps} >= {"cached", "not cached: what it copies changed"}
+    assert sorted(build.cache.rglob("*")) == kept
+    assert "cached" not in build.limpet("--no-push", "--dryrun").stdout
 
 
 class TestFlags:
