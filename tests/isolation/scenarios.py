@@ -592,6 +592,12 @@ def descriptors(setting: Setting) -> str:
         return run(root, "for n in 0 1 2 3 4 5 6 7 8 9; do test -e /proc/self/fd/$n && echo $n; done")["output"]
 
 
+def pid_namespaces(setting: Setting) -> list[str]:
+    """The one that a step's /proc says it is in, and this process's."""
+    with setting.isolation.open_root(busybox()) as root:
+        return [run(root, "readlink /proc/self/ns/pid")["output"].strip(), os.readlink("/proc/self/ns/pid")]
+
+
 def interrupted(setting: Setting) -> dict[str, Any]:
     """An exception in the middle of a step: of whoever takes its output."""
 

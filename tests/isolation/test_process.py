@@ -20,6 +20,14 @@ def test_the_chosen_isolation_is_the_one_asked_for(place: Place) -> None:
     assert place.start["chosen"] == place.kind.isolation
 
 
+def test_a_pid_namespace_is_made_where_it_can_have_its_proc(place: Place) -> None:
+    """A kernel refuses another /proc where the pod's is masked; then a step sees the pod's and is in its namespace."""
+    if not place.kind.proc:
+        pytest.skip("chroot has no /proc")
+    step, own = place("pid_namespaces")
+    assert (step != own) == place.kind.fresh_proc
+
+
 def test_it_is_root_with_the_environment_it_was_given(place: Place) -> None:
     assert output(place, "id", env={"PATH": "/bin"}) == "uid=0(root) gid=0\n"
     lines = output(place, "env", env={"PATH": "/bin", "A": "1 ü\n2", "HOME": "/x"}).splitlines()

@@ -123,3 +123,30 @@ def test_a_killed_build_is_undone_by_the_next(executor: str, context: Path) -> N
     [ "$(echo /*)" = "$before" ] || exit 5
     """
     assert said(shell(PLAIN, executor, context, script, {}))[-1] == "up"
+
+
+def test_sigterm_leaves_nothing_behind(executor: str, context: Path, tmp_path: Path) -> None:
+    """Neither the step's process, which ignores the signal, nor a stray of it, nor anything of its root."""
+    free = tmp_path / "free"
+    free.mkdir()
+    (free / "config.json").write_text('{"auths": {}}')
+    write(
+        context,
+        "RUN busybox setsid busybox sleep 3600 & echo lost >/etc/lost; trap '' TERM; busybox sleep 3600 & "
+        "echo up; wait\n",
+    )
+    script = """
+    state() { stat -c '%A %u %g %n' / /etc /limpet /tmp; ls -A / /etc /limpet/work /free; ps -o comm; }
+    state >/tmp/before
+    $build >/limpet/log 2>&1 &
+    while ! grep -q '] up' /limpet/log; do :; done
+    [ -e /etc/lost ] && [ ! -e /free/config.json ] || exit 3
+    ps -o comm | grep -q busybox || exit 4
+    kill -TERM $!
+    code=0; wait $! || code=$?
+    rm /limpet/log
+    state >/tmp/after
+    diff /tmp/before /tmp/after
+    echo "exit code $code"
+    """
+    assert shell(PLAIN, executor, context, script, {free: "/free"}, DOCKER_CONFIG="/free") == "exit code 143\n"
