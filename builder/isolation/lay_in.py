@@ -20,6 +20,7 @@ from builder.isolation.specification import copy_of
 from builder.isolation.untouched import Exchanged
 
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+NO_DEVICES_HINT = "a chroot needs CAP_MKNOD, and a pod without `hostUsers: false`"
 
 
 class CacheLocks:
@@ -211,9 +212,9 @@ def _replace(source: Path, location: Path) -> None:
 def _device(location: Path, number: tuple[int, int]) -> Iterator[None]:
     try:
         os.mknod(location, stat.S_IFCHR | 0o600, os.makedev(*number))
-    except PermissionError:
-        yield  # without CAP_MKNOD there is no device, and most steps want none
-        return
+    except OSError as error:
+        # Without it, `>/dev/null` would make a file that the layer gets.
+        raise IsolationError(f"/dev/{location.name} cannot be made: {error.strerror}", NO_DEVICES_HINT) from error
     try:
         os.chmod(location, 0o666)
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from builder.errors import IsolationError
 from builder.isolation import syscalls
 from builder.isolation.container import Place, mounts, own_directory, why_not_throw_away
 from builder.isolation.enter import IdMap, enter
+from builder.isolation.lay_in import DEVICES
 from builder.isolation.overlay import OverlayKind
 
 PROBE = ".probe-"  # how the names of directories begin that are tried in a place which others use, too
@@ -53,7 +55,7 @@ def probe_chroot(work_dir: Path) -> str:
             os.chroot(work_dir)
         except OSError as error:
             return {"failure": f"chroot: {error.strerror}"}
-        return {"failure": ""}
+        return {"failure": _try_device("/")}
 
     return str(_in_child(attempt)["failure"])
 
@@ -78,6 +80,19 @@ def probe_in_place(work_dir: Path, environ: Mapping[str, str], anywhere: bool = 
     if not place.holds(work_dir):
         return None, f"the work directory {work_dir} would be swapped away; let --work-dir name a volume"
     return place, ""
+
+
+def _try_device(directory: str) -> str:
+    """Why there can be no device nodes in `directory`, "" when they can be made and used."""
+    place = tempfile.mkdtemp(prefix="probe-", dir=directory)
+    try:
+        os.mknod(f"{place}/null", stat.S_IFCHR | 0o600, os.makedev(*DEVICES["null"]))
+        os.close(os.open(f"{place}/null", os.O_WRONLY))
+        return ""
+    except OSError as error:
+        return f"device nodes cannot be made and used: {error.strerror}"
+    finally:
+        shutil.rmtree(place)
 
 
 def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

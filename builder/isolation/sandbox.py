@@ -38,7 +38,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 # linux/mount.h, linux/sched.h, linux/prctl.h, linux/capability.h, linux/landlock.h
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 4096, 8192, 16384, 1 << 18
 MNT_DETACH = 2
 AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
@@ -332,9 +332,24 @@ def enter_root(spec: Spec) -> None:
     for number, item in enumerate(spec["mounts"]):
         MOUNTS[item["kind"]](root, {**item, "memory": f"{scratch}/{number}"})
     os.chdir(root)
-    check(libc.pivot_root(b".", b"."), "pivot_root")
-    check(libc.umount2(b".", MNT_DETACH), "leave the old root")
+    leave_old_root()
     os.chdir("/")
+
+
+def leave_old_root() -> None:
+    """Let the working directory, a mount point, be / of this mount namespace.
+
+    Runtimes' seccomp profiles refuse pivot_root even where CAP_SYS_ADMIN lets mount pass. Then the root is moved over
+    the old one, as switch_root does: ".." does not lead below it, setns arrives on it, and who may not unmount cannot
+    take it away.
+    """
+    if libc.pivot_root(b".", b".") == 0:
+        check(libc.umount2(b".", MNT_DETACH), "leave the old root")
+        return
+    if ctypes.get_errno() != errno.EPERM:
+        check(-1, "pivot_root")
+    mount(".", "/", flags=MS_MOVE)
+    os.chroot(".")
 
 
 def bring_up_loopback() -> None:
@@ -348,7 +363,8 @@ def bring_up_loopback() -> None:
         try:
             fcntl.ioctl(control, 0x8914, request)
         except OSError as error:
-            raise SandboxError(f"bring up lo: {error.strerror}") from error
+            # Outside of a user namespace of its own, SYS_ADMIN alone makes a network namespace and no more.
+            raise SandboxError(f"bring up lo: {error.strerror} (does the pod lack CAP_NET_ADMIN?)") from error
 
 
 # ---- what the command may do

@@ -172,8 +172,11 @@ def _with_subordinate_ids(work: Path) -> list[str]:
     return ["/usr/bin/unshare", "-m", "/bin/sh", "-c", " && ".join([*script, 'exec "$@"']), "-", *as_uid(SUBORDINATE)]
 
 
-def _pod(seccomp: Callable[[], str], inside: Sequence[str]) -> Callable[[Path], list[str]]:
-    """A container like a pod's, with this machine's /usr and the checkout in it and the work directory as a volume."""
+def _pod(seccomp: Callable[[], str], inside: Sequence[str], *more: str) -> Callable[[Path], list[str]]:
+    """A container like a pod's, with this machine's /usr and the checkout in it and the work directory as a volume.
+
+    It has the capabilities `more` besides the usual ones.
+    """
 
     def command(work: Path) -> list[str]:
         if shutil.which("podman") is None or not os.path.exists("/usr/sbin/runc"):
@@ -191,7 +194,8 @@ def _pod(seccomp: Callable[[], str], inside: Sequence[str]) -> Callable[[Path], 
         # "bind": a /proc that another test has mounted somewhere in the checkout would allow this pod a fresh one.
         volumes = [f"{work}/volume:{work}/volume", "/usr:/usr:ro", f"{CHECKOUT}:{CHECKOUT}:ro,bind"]
         volumes += _packages_volume()
-        return [*_podman(seccomp(), volumes), "--workdir", str(CHECKOUT), "--rootfs", str(root), *inside]
+        podman = [*_podman(seccomp(), volumes), *(f"--cap-add={name}" for name in more)]
+        return [*podman, "--workdir", str(CHECKOUT), "--rootfs", str(root), *inside]
 
     return command
 
@@ -262,6 +266,13 @@ KINDS = {
         hidden=False,
         fresh_proc=False,
         devices=True,
+    ),
+    "pod-default-root-with-sys-admin": Kind(  # whose profile allows mount and refuses pivot_root
+        "namespaces",
+        _pod(_profile, ["/usr/bin/env"], "SYS_ADMIN", "NET_ADMIN"),
+        as_anyone=True,
+        devices=True,
+        patient=True,
     ),
     "pod-default-root-in-place": Kind(
         "in-place", _executor, hidden=False, fresh_proc=False, devices=True, executor=True

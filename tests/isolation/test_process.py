@@ -21,7 +21,7 @@ def test_the_chosen_isolation_is_the_one_asked_for(place: Place) -> None:
 
 
 def test_a_pid_namespace_is_made_where_it_can_have_its_proc(place: Place) -> None:
-    """A kernel refuses another /proc where the pod's is masked; then a step sees the pod's and is in its namespace."""
+    """A user namespace gets no other /proc where the pod's is masked: a step has the pod's, and its pid namespace."""
     if not place.kind.proc:
         pytest.skip("chroot has no /proc")
     step, own = place("pid_namespaces")

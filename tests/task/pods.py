@@ -28,11 +28,15 @@ OF_ANYONE = {
 
 @dataclass(frozen=True)
 class PodKind:
-    """A container with the security context `security`, and what docs/pods.md calls it."""
+    """A container with the security context `security`, and what docs/pods.md calls it.
+
+    `host_users` as in a pod's specification: without them root of the container is nobody on the machine.
+    """
 
     name: str
     title: str
     security: Mapping[str, Any]
+    host_users: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -56,6 +60,8 @@ class PodKind:
         podman += ["--user", f"{self.security.get('runAsUser', 0)}:{self.security.get('runAsGroup', 0)}"]
         if self.security.get("allowPrivilegeEscalation") is False:
             podman += ["--security-opt", "no-new-privileges"]
+        if not self.host_users:
+            podman += ["--uidmap", "0:200000:65536", "--gidmap", "0:200000:65536"]
         confined = self.security.get("seccompProfile") == CONFINED
         podman += ["--security-opt", f"seccomp={shared('tools/pod-seccomp.json') if confined else 'unconfined'}"]
         for directory, place in volumes.items():
@@ -88,5 +94,23 @@ KINDS = (
         "root without capabilities",
         "root, no capability, seccomp RuntimeDefault",
         {"capabilities": {"drop": ["ALL"]}, "seccompProfile": CONFINED},
+    ),
+    PodKind(
+        "root without users of the host",
+        "`hostUsers: false`, root, default capabilities, no seccomp profile",
+        {"seccompProfile": UNCONFINED},
+        host_users=False,
+    ),
+    PodKind(
+        "confined root without users of the host",
+        "`hostUsers: false`, root, default capabilities, seccomp RuntimeDefault",
+        {"seccompProfile": CONFINED},
+        host_users=False,
+    ),
+    PodKind(
+        "administrator without users of the host",
+        "`hostUsers: false`, root, default capabilities and SYS_ADMIN, seccomp RuntimeDefault",
+        {"capabilities": {"add": [*DEFAULT_CAPABILITIES, "SYS_ADMIN"]}, "seccompProfile": CONFINED},
+        host_users=False,
     ),
 )

@@ -68,6 +68,8 @@ WORKS = [
     *(("confined root", isolation) for isolation in ("in-place", "chroot")),
     ("confined root of the Task", "in-place"),
     ("uid 1000", "namespaces"),
+    ("confined root without users of the host", "in-place"),
+    ("administrator without users of the host", "namespaces"),
 ]
 
 
