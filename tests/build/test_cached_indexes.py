@@ -16,6 +16,7 @@ from builder.oci import layout
 from builder.oci.platform import Platform
 from builder.rootfs.entry import Change, Entry, FileType
 from tests.build.program import Builder
+from tests.servers.front import Answer, Corrupt, front
 from tests.servers.registry import RegistryServer
 
 
@@ -117,3 +118,21 @@ def test_a_base_is_looked_into_while_its_first_copy_waits(
     (next((store / "mounts").glob("*/0")) / "open").touch()
     _, log = process.communicate()
     assert process.returncode == 3, log
+
+
+@pytest.mark.parametrize("trouble", [Corrupt(), Answer(503), Answer(404)], ids=["damaged", "unavailable", "gone"])
+def test_indexes_that_cannot_be_had_are_done_without(
+    limpet: Builder, registry: RegistryServer, base: Path, name: str, own_base: str, trouble: Answer | Corrupt
+) -> None:
+    with front(registry.host) as shop:
+        cache = ("--cache", f"--cache-repo={shop.host}/{name}/cache")
+        arguments = (*cache, f"--destination={registry.host}/{name}:1", own_base)
+        limpet.dockerfile("FROM base\nCOPY a /bin/a\n", a="old")
+        built(limpet(*arguments))
+        shop.fault(trouble, "GET", f"/v2/{name}/cache/blobs/", times=1000)
+        limpet.dockerfile("FROM base\nCOPY a /bin/a\n", a="new")
+        seen = len(registry.requests())
+        log = built(limpet(*arguments))
+        assert layer_reads(registry.requests()[seen:], name, base) == 1
+        told = [line for line in log.splitlines() if line.startswith("WARN")]
+        assert len(told) == 1 and "is not used" in told[0], log
