@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from builder.plan import SCRATCH, Base, ImageBase, Plan, PlannedStage, ScratchBa
 from builder.reuse import Reuse
 from builder.stage import BuiltStage, Results, StageSettings, StepWork, Workshop, build_stage
 from builder.steps.step import BindMount, CopyStep, FromImage, FromStage, RunStep, Step
+from builder.stopping import Stopping
 
 ResolveImage = Callable[[str, Platform], Image]
 LayerWritten = Callable[[Layer], None]
@@ -39,6 +41,7 @@ class BuildSettings:
     """`image_format` None: the base image's, and OCI for what starts from scratch.
 
     `stopping` is called when what still runs is to end soon: the build is over, or an error stops it.
+    An `interruption` stops the build from another thread.
     """
 
     work_dir: Path
@@ -48,6 +51,7 @@ class BuildSettings:
     kept_indexes: KnownIndexes | None = None
     keep: Callable[[Image], object] | None = None
     stopping: Callable[[], None] | None = None
+    interruption: Stopping | None = None
 
 
 def build(
@@ -77,7 +81,7 @@ def build(
     _refuse_foreign_programs(plans, reuse, settings.work_dir)
     stopped = threading.Event()
     indexes = LayerIndexes(settings.work_dir, settings.kept_indexes, stopped.is_set, settings.keep)
-    roots = OpenRoots(isolation)
+    roots = OpenRoots(isolation, stopped.is_set)
     blobs = settings.work_dir / "blobs"
     blobs.mkdir(exist_ok=True)
     published, written = _published(plans, owners), _written(plans, owners)
@@ -131,7 +135,8 @@ def build(
             roots.close()
 
         builds = [begin(number, plan) for number, plan in enumerate(plans)]
-        _run_graph(builds, build_one, stop, concurrent=isolation.concurrent)
+        with settings.interruption.calling(stop) if settings.interruption else nullcontext():
+            _run_graph(builds, build_one, stop, concurrent=isolation.concurrent)
     return [
         {index: _finish(job.results.image(index), job.plan, settings) for index in job.plan.targets} for job in builds
     ]

@@ -25,6 +25,7 @@ from builder.layer.index import read_index
 from builder.layer.opened import opened
 from builder.oci.image import Image, Layer
 from builder.oci.media_types import layer_compression
+from builder.oci.stoppable import stoppable
 from builder.once import Once
 from builder.rootfs.entry import Change, Entry, FileType
 from builder.rootfs.layered import LayeredTree
@@ -137,7 +138,7 @@ class LayerIndexes:
     def tree(self, image: Image, *, contents: bool) -> LayeredTree:
         """The root filesystem of `image`."""
         if contents and self._keep is not None:
-            self._keep(image)
+            self._keep(stoppable(image, self._stopped))
         with ThreadPoolExecutor(_READERS, thread_name_prefix="index") as pool:
             read = list(pool.map(lambda layer: self.changes(layer, contents=contents), image.layers))
         tree = LayeredTree()
@@ -204,15 +205,17 @@ def _has_one_file_for_each_path(changes: Iterable[Change]) -> bool:
 class OpenRoots:
     """Every root that the build opened. `close` ends all their processes, also from another thread."""
 
-    def __init__(self, isolation: Isolation) -> None:
+    def __init__(self, isolation: Isolation, stopped: Callable[[], bool] = lambda: False) -> None:
+        """What is being unpacked when `stopped` becomes true is not unpacked to its end."""
         self.isolation = isolation
+        self._stopped = stopped
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._closed = False
 
     def open(self, image: Image) -> Root:
         """A root on `image`, open until `close`."""
-        context = self.isolation.open_root(image)
+        context = self.isolation.open_root(stoppable(image, self._stopped))
         root = context.__enter__()
         with self._lock:
             if not self._closed:

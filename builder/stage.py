@@ -111,6 +111,11 @@ class Workshop:
     look_ahead: Callable[[Image], None]
     shared: frozenset[Base] = frozenset()
 
+    def go_on(self) -> None:
+        """Raise BuildError when the build was stopped."""
+        if self.stopped():
+            raise BuildError("the build was stopped")
+
 
 class BuiltStage:
     """A finished stage. Layers that nobody asked for yet are written when `image` is."""
@@ -254,8 +259,7 @@ class _Builder:
         return replace(image, config=config)
 
     def _take(self, number: int, step: Step, *, snapshot: bool) -> None:
-        if self._shop.stopped():
-            raise BuildError("the build was stopped")
+        self._shop.go_on()
         stage, total, tell = self._planned.display, len(self._planned.steps), self._shop.listener.tell
         reused = number in self._reuse.hits or number in self._reuse.covered
         if not reused:
@@ -355,7 +359,7 @@ class _Builder:
 
         def write() -> Layer:
             with worked(shop.listener, "compress", step.text, self._planned.display):
-                return write_layer(changes, shop.blobs, shop.settings.layer_format)
+                return write_layer(changes, shop.blobs, shop.settings.layer_format, go_on=shop.go_on)
 
         layer = _LayerOnDemand(shop.compressors, write)
         now = _now()

@@ -24,6 +24,7 @@ from builder.cli.output.progress_file import ProgressFile
 from builder.cli.output.trace_file import TraceFile
 from builder.cli.session import Sources, fetch_sources, make_plans
 from builder.cli.settings import OutputSettings, Settings, settings_of
+from builder.cli.signals import HeldSignals
 from builder.cli.wiring import (
     GitSources,
     local_store,
@@ -37,6 +38,7 @@ from builder.isolation.choose import InPlaceSettings, choose
 from builder.oci.image import Image, Layer
 from builder.oci.index import descriptor_of
 from builder.oci.reference import Reference
+from builder.oci.stoppable import stoppable
 from builder.outputs import BaseImage, too_large_for_tekton, write_names, write_results
 from builder.plan import CacheView, Plan, render_text
 from builder.publish import (
@@ -57,6 +59,7 @@ from builder.steps.cache_mounts import CacheMounts
 from builder.steps.context import ContextTree
 from builder.steps.download import Downloads
 from builder.steps.mounts import Secrets
+from builder.stopping import Stopping
 from builder.store.store import Store
 
 
@@ -66,15 +69,23 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     mask_environment(env, output.redactor)
     for secret in settings.build.secrets.values():
         output.redactor.add(secret)
-    with _also_told(settings.output, env, output), work_directory(settings.build.work_dir, env) as work:
+    stopping = Stopping()
+    with (
+        _also_told(settings.output, env, output),
+        HeldSignals() as signals,
+        work_directory(settings.build.work_dir, env) as work,
+    ):
         if settings.build.dry_run:
-            print(render_text(*plans_only(settings, env, output, work)))
+            planned = signals.carry_out(lambda: plans_only(settings, env, output, work, stopping), stopping)
+            print(render_text(*planned))
             return 0
         # Before any thread exists: namespaces can be entered by a process with one thread only.
         with local_store(settings.cache, output) or nullcontext() as store:
             indexes = CachedIndexes(work, output, store.indexes if store else None)
             isolation = choose(settings.build.isolation, work, output, store, _in_place(settings, env), indexes)
-            _build(settings, env, output, isolation, work, store, indexes)
+            signals.carry_out(
+                lambda: _build(settings, env, output, isolation, work, store, indexes, stopping), stopping
+            )
     output.finish()
     return 0
 
@@ -99,19 +110,21 @@ def _also_told(asked: OutputSettings, env: Mapping[str, str], output: Output) ->
 
 
 def plans_only(
-    settings: Settings, env: Mapping[str, str], output: Output, work: Path
+    settings: Settings, env: Mapping[str, str], output: Output, work: Path, stopping: Stopping
 ) -> tuple[list[Plan], list[CacheView]]:
     """What a build would do, and with `--cache` what it would take from there. Fetches no layers. Raises BuildError."""
     client = registries(settings.registry, env, output)
-    images, git = Images(client, output), GitSources(work, env, output)
-    sources = fetch_sources(settings, work, env, output, client, images)
-    plans = make_plans(settings, sources, images, output, git.time_of)
-    if not settings.cache.enabled:
-        return plans, []
-    references = [Reference.parse(name) for name in settings.output.destinations]
-    inputs = _inputs(settings, sources, plans[0], work, git, CacheMounts(work / "mounts", lambda: False))
-    stage = stage_settings(settings.image, settings.build.ignore_paths, plans[0].epoch)
-    with layer_cache(replace(settings.cache, write=False), references, client, output) as cache:
+    with ExitStack() as stack:
+        stack.enter_context(stopping.calling(client.cancel))
+        images, git = Images(client, output), GitSources(work, env, output)
+        sources = fetch_sources(settings, work, env, output, client, images, stopping)
+        plans = make_plans(settings, sources, images, output, git.time_of)
+        if not settings.cache.enabled:
+            return plans, []
+        references = [Reference.parse(name) for name in settings.output.destinations]
+        inputs = _inputs(settings, sources, plans[0], work, git, CacheMounts(work / "mounts", stopping))
+        stage = stage_settings(settings.image, settings.build.ignore_paths, plans[0].epoch)
+        cache = stack.enter_context(layer_cache(replace(settings.cache, write=False), references, client, output))
         assert cache is not None
         return plans, cache_views(plans, KeySources(inputs, images.image, stage, git.tip), cache, settings, output)
 
@@ -124,16 +137,18 @@ def _build(
     work: Path,
     store: Store | None,
     indexes: CachedIndexes,
+    stopping: Stopping,
 ) -> None:
     started = time.time()
     client = registries(settings.registry, env, output)
     references = [Reference.parse(name) for name in settings.output.destinations]
     images = Images(client, output, store)
     with ExitStack() as stack:
+        stack.enter_context(stopping.calling(client.cancel))
         pushes = _pushes(settings, references, client, output, stack)
         checker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="push-check"))
         allowed = checker.submit(check_push, pushes if settings.output.check_push_permission else [])
-        sources = fetch_sources(settings, work, env, output, client, images)
+        sources = fetch_sources(settings, work, env, output, client, images, stopping)
         git = GitSources(work, env, output)
         plans = make_plans(settings, sources, images, output, git.time_of)
         if settings.output.print_plan:
@@ -176,6 +191,7 @@ def _build(
                     kept_indexes=indexes if store or settings.cache.enabled else None,
                     keep=isolation.keep,
                     stopping=store.stop if store else None,
+                    interruption=stopping,
                 ),
                 output,
                 prepare,
@@ -183,7 +199,8 @@ def _build(
             )
             bases, origins = bases_of(plans[0], images.resolved()), metadata(sources, plans[0], images.resolved())
             made = [targets[plan.targets[0]] for plan, targets in zip(plans, built, strict=True)]
-            _publish(made, settings.output, references, pushes, bases, {**origins, **platforms(made)}, output)
+            facts = {**origins, **platforms(made)}
+            _publish(made, settings.output, references, pushes, bases, facts, output, stopping)
             if settings.output.reports_directory:
                 from builder.cli.reports import Reports  # few builds want them
 
@@ -194,7 +211,9 @@ def _build(
             carry_out(())
         else:
             keys = KeySources(inputs, images.image, stage, git.tip)
-            with_cache(plans, keys, cache, settings, output, carry_out, indexes, write_meanwhile=isolation.concurrent)
+            with_cache(
+                plans, keys, cache, settings, output, carry_out, indexes, stopping, write_meanwhile=isolation.concurrent
+            )
         if mounts is not None and settings.cache.write:
             mounts.send()
 
@@ -237,6 +256,7 @@ def _publish(
     bases: list[BaseImage],
     origins: Mapping[str, Any],
     output: Output,
+    stopping: Stopping,
 ) -> None:
     """Digest files first, so that they are there even when a push fails; then files, then registries."""
     digest = descriptor_of(images).digest
@@ -247,8 +267,10 @@ def _publish(
         destinations.append(ArchiveDestination(asked.tar_path, references))
     if asked.oci_layout_path:
         destinations.append(LayoutDestination(asked.oci_layout_path))
-    for destination in (*destinations, *pushes):
-        destination.write(images)
+    for destination in destinations:
+        destination.write([stoppable(image, stopping) for image in images])
+    for push in pushes:
+        push.write(images)
     if not asked.push:
         output.say("Skipping push to container registry due to --no-push flag")
         output.say(f"digest: {digest}")

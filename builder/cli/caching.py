@@ -98,27 +98,28 @@ def with_cache(
     listener: Listener,
     carry_out: Callable[[Sequence[Reuse]], None],
     indexes: CachedIndexes,
+    stopping: Callable[[], bool],
     *,
     write_meanwhile: bool,
 ) -> None:
     """Do `carry_out` with what `cache` has for `plans`; once more without, when that turns out to be damaged.
 
     Entries of finished layers are written also when the build fails: the next one may go on from there. They are
-    written while the build goes on, or with `write_meanwhile` false at its end.
+    written while the build goes on, or with `write_meanwhile` false at its end; no more once it is `stopping`.
     """
     owners, found = owners_of(plans), [plan_keys(plan, keys) for plan in plans]
     asked, project = _reuse_settings(settings, write_meanwhile), _project(settings)
     reuse = look_up(plans, owners, found, cache, asked, listener, project)
     indexes.begin(cache, write=asked.write, meanwhile=write_meanwhile)
     try:
-        _writing(reuse, carry_out, indexes)
+        _writing(reuse, carry_out, indexes, stopping)
     except (CacheDamaged, ImageError) as error:
-        if not isinstance(error, CacheDamaged) and not any(each.found for each in reuse):
+        if stopping() or (not isinstance(error, CacheDamaged) and not any(each.found for each in reuse)):
             raise
         listener.tell(Message(f"{error.message}; building again, without what is cached", "warning"))
         empty = WriteOnly(cache)
         indexes.begin(empty, write=asked.write, meanwhile=write_meanwhile)
-        _writing(look_up(plans, owners, found, empty, asked, listener, project), carry_out, indexes)
+        _writing(look_up(plans, owners, found, empty, asked, listener, project), carry_out, indexes, stopping)
 
 
 def cache_views(
@@ -141,15 +142,15 @@ def _project(settings: Settings) -> str:
     return json.dumps([*where, settings.source.dockerfile])
 
 
-def _writing(reuse: Sequence[Reuse], carry_out: Callable[[Sequence[Reuse]], None], indexes: CachedIndexes) -> None:
-    cancel = True
+def _writing(
+    reuse: Sequence[Reuse],
+    carry_out: Callable[[Sequence[Reuse]], None],
+    indexes: CachedIndexes,
+    stopping: Callable[[], bool],
+) -> None:
     try:
         carry_out(reuse)
-        cancel = False
-    except Exception:
-        cancel = False
-        raise
     finally:
         for each in reuse:
-            each.finish(cancel=cancel)
-        indexes.finish(cancel=cancel)
+            each.finish(cancel=stopping())
+        indexes.finish(cancel=stopping())

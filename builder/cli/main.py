@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
     except Interrupted as signal:
+        if signal.abandoned:
+            sys.stderr.flush()
+            os._exit(signal.exit_code)
         return signal.exit_code
     except BrokenPipeError:
         # Whoever read the answer has enough; without this the interpreter complains once more when it exits.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from builder.cli.dockerfile_source import FoundDockerfile, find_dockerfile
 from builder.cli.images import Images
 from builder.cli.output import Output
-from builder.cli.settings import Settings
+from builder.cli.settings import Settings, SourceSettings
 from builder.cli.wiring import fetch_context
 from builder.dockerfile.stages import parse
 from builder.errors import BuildError
@@ -21,6 +21,7 @@ from builder.oci.platform import Platform
 from builder.plan import Plan, PlanOptions, ResolveTime, external_images, plan
 from builder.registry.registries import Registries
 from builder.steps.context import IgnoreFile, find_ignore_file
+from builder.stopping import Stopping
 from context_sources.redaction import secrets_of
 from context_sources.source import Fetched, nothing_to_do
 
@@ -36,9 +37,16 @@ class Sources:
 
 
 def fetch_sources(
-    settings: Settings, work: Path, env: Mapping[str, str], output: Output, client: Registries, images: Images
+    settings: Settings,
+    work: Path,
+    env: Mapping[str, str],
+    output: Output,
+    client: Registries,
+    images: Images,
+    stopping: Stopping,
 ) -> Sources:
-    """Fetch the contexts, all at once, and find the Dockerfile; base images resolve meanwhile. Raises ContextError."""
+    """Fetch the contexts, all at once, and find the Dockerfile; base images resolve meanwhile. Raises ContextError,
+    and BuildError when it is `stopping`."""
     asked = settings.source
     for address in (asked.context, *asked.named_contexts.values()):
         for secret in secrets_of(address, env):
@@ -48,6 +56,12 @@ def fetch_sources(
         for name, address in asked.named_contexts.items()
         if not address.startswith(("docker-image://", "oci-layout://"))
     }
+
+    def fetch_one(
+        source: SourceSettings, address: str, name: str, seen: Callable[[Path], None] = nothing_to_do
+    ) -> Fetched:
+        return fetch_context(source, address, work / name, env, output, client, stopping, seen)
+
     with ThreadPoolExecutor(len(directories) + 1, thread_name_prefix="context") as pool:
 
         def look_ahead(dockerfile: Path) -> None:
@@ -57,13 +71,10 @@ def fetch_sources(
         if here:
             look_ahead(Path(asked.dockerfile))
         jobs = {
-            name: pool.submit(
-                fetch_context, replace(asked, sub_path=""), address, work / f"context-{n}", env, output, client
-            )
+            name: pool.submit(fetch_one, replace(asked, sub_path=""), address, f"context-{n}")
             for n, (name, address) in enumerate(directories.items(), 1)
         }
-        seen = nothing_to_do if here else look_ahead
-        context = fetch_context(asked, asked.context, work / "context", env, output, client, seen)
+        context = fetch_one(asked, asked.context, "context", nothing_to_do if here else look_ahead)
         named = {name: job.result() for name, job in jobs.items()}
     dockerfile = find_dockerfile(asked.dockerfile, context.path)
     return Sources(context, named, dockerfile, find_ignore_file(context.path, dockerfile.path))

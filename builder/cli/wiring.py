@@ -30,6 +30,7 @@ from builder.registry.credentials.chain import Credentials
 from builder.registry.registries import Registries
 from builder.stage import StageSettings
 from builder.steps.download import last_modified
+from builder.stopping import Stopping
 from builder.store.store import Store, open_store
 from builder.urls import without_user
 from context_sources.authorities import in_one_file
@@ -90,16 +91,22 @@ def fetch_context(
     env: Mapping[str, str],
     listener: Listener,
     client: Registries,
+    stopping: Stopping,
     dockerfile_seen: Callable[[Path], None] = sources.nothing_to_do,
 ) -> sources.Fetched:
-    """The build context at `location`. Raises ContextError.
+    """The build context at `location`. Raises ContextError, and BuildError when it is `stopping`.
 
     `dockerfile_seen` is told where the Dockerfile is while the rest is still on its way, if the source can tell.
     """
     name = without_user(location)
 
     def progress(done: int, total: int) -> None:
+        stopping.check()
         listener.tell(Transfer("context", "context", name, done, total))
+
+    def log(level: sources.Level, text: str) -> None:
+        stopping.check()  # also before another attempt
+        listener.tell(Message(text, level))
 
     def make_filter(text: str) -> sources.Wanted:
         matcher = PatternMatcher(read_ignore_file(text.encode("utf-8", "surrogateescape")))
@@ -110,7 +117,7 @@ def fetch_context(
     settings = sources.FetchSettings(
         environment=env if local else in_one_file(env, into.with_name(f"{into.name}-authorities.pem")),
         progress=progress,
-        log=lambda level, text: listener.tell(Message(text, level)),
+        log=log,
         sub_path=asked.sub_path,
         dockerfile=asked.dockerfile,
         limits=sources.Limits(size=asked.max_size, expansion=None) if asked.max_size else sources.Limits(),

@@ -19,6 +19,7 @@ from builder.layer.unpack import Unpacked, unpack
 from builder.oci import media_types
 from builder.oci.blobs import FileBlob
 from builder.oci.image import Layer
+from builder.oci.stoppable import unwrapped
 from builder.rootfs.entry import Change, Entry, FileType
 
 WORKERS = 4  # decompression and digests run without the GIL; more would wait for the disk
@@ -132,7 +133,8 @@ class LayerStore:
 
     def is_of_this_build(self, layer: Layer) -> bool:
         """Whether a step made it just now: nobody knows that any other build will want it."""
-        return isinstance(layer.blob, FileBlob) and layer.blob.path.is_relative_to(self._work_dir)
+        blob = unwrapped(layer.blob)
+        return isinstance(blob, FileBlob) and blob.path.is_relative_to(self._work_dir)
 
     def _unpack_here(self, layer: Layer) -> StoredLayer:
         name = layer.diff_id.partition(":")[2]

@@ -58,6 +58,7 @@ def write_layer(
     into: Path,
     layer_format: LayerFormat = LayerFormat(),
     tee: Callable[[bytes], None] | None = None,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Layer:
     """Write `changes` as a layer into a new file of directory `into`, named after its digest in hexadecimal.
 
@@ -66,7 +67,8 @@ def write_layer(
     disk, and zeros compress to nothing. Names that begin with `.wh.` are written as they are, and mean what they
     mean to everybody who reads the layer. No changes make the canonical empty layer.
 
-    `tee` gets the compressed bytes as they come, from another thread. Raises ImageError when a file is not as long
+    `tee` gets the compressed bytes as they come, from another thread. `go_on` is called for every 256 KiB of tar: what
+    it raises ends the writing. Raises ImageError when a file is not as long
     as its entry says, or the format has no such compression; BuildError when the disk is full. Nothing is left in
     `into` then.
     """
@@ -80,12 +82,15 @@ def write_layer(
     fd, partial = tempfile.mkstemp(prefix=".layer-", dir=into)
     try:
         with os.fdopen(fd, "wb", buffering=0) as file:
-            output = _Output(cast(BinaryIO, file), layer_format, tee)
+            output = _Output(cast(BinaryIO, file), layer_format, tee, go_on)
             try:
                 tar = _Tar(output.blocks, layer_format.newest_mtime)
                 for change in changes:
                     tar.add(change)
                 tar.end()
+            except BaseException as error:
+                output.give_up(error)
+                raise
             finally:
                 output.close()
             output.raise_failure()
@@ -247,9 +252,16 @@ class _Output:
     going round unused, until the caller notices.
     """
 
-    def __init__(self, file: BinaryIO, layer_format: LayerFormat, tee: Callable[[bytes], None] | None) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        layer_format: LayerFormat,
+        tee: Callable[[bytes], None] | None,
+        go_on: Callable[[], None],
+    ) -> None:
         self._file = file
         self._tee = tee
+        self._go_on = go_on
         self._format = layer_format
         self._compressor = _compressor(layer_format)
         self._tar_digest = hashlib.sha256()
@@ -283,6 +295,10 @@ class _Output:
         for thread in self._threads:
             thread.join()
 
+    def give_up(self, error: BaseException) -> None:
+        """Nobody wants the layer any more, because of `error`: what has not been compressed will not be."""
+        self._failure = self._failure or error
+
     def raise_failure(self) -> None:
         """Raise what went wrong in a thread."""
         if self._failure is not None:
@@ -290,6 +306,7 @@ class _Output:
 
     def _take(self) -> bytearray:
         self.raise_failure()
+        self._go_on()
         return self._free.get()
 
     def _hash(self) -> None:
