@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import random
 import signal
 import subprocess
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from builder.oci.descriptor import sha256
 from tests.build.program import Builder, left_behind, tags
 from tests.servers.registry import RegistryServer
+from tests.servers.stalling import StallingServer, stalling_server
 
 
 def _started(process: subprocess.Popen[str], *lines: str) -> str:
@@ -88,3 +94,92 @@ def test_while_another_build_has_the_cache(limpet: Builder, tmp_path: Path) -> N
     owner.send_signal(signal.SIGTERM)
     owner.communicate()
     limpet.assert_nothing_left(owner)
+
+
+def _end_when_stalled(limpet: Builder, server: StallingServer, process: subprocess.Popen[str]) -> None:
+    server.stalled.wait()
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate()
+    assert process.returncode == 143, rest
+    assert "Traceback" not in rest
+    limpet.assert_nothing_left(process)
+    transfers = [request for request in server.requests if request.startswith(("GET", "PUT")) and request != "GET /v2/"]
+    assert len(set(transfers)) == len(transfers)  # nobody tried again
+
+
+def _incompressible(limpet: Builder, name: str) -> bytes:
+    """A tar of a file of 32 MiB, more than any buffer between two programs holds."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = 32 << 20
+        archive.addfile(member, io.BytesIO(random.Random(1).randbytes(member.size)))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("step", ["RUN true", "COPY Dockerfile /etc/"])
+def test_while_a_base_layer_comes(limpet: Builder, step: str) -> None:
+    """RUN unpacks the base, COPY reads it into an index: it is the registry that does not go on."""
+    data = _incompressible(limpet, "etc/large")
+    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": sha256(data), "size": len(data)}
+    config = json.dumps(
+        {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]}}
+    ).encode()
+    described = {
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "digest": sha256(config),
+        "size": len(config),
+    }
+    media_type = "application/vnd.oci.image.manifest.v1+json"
+    manifest = {"schemaVersion": 2, "mediaType": media_type, "config": described, "layers": [layer]}
+    blobs = "/v2/stalls/blobs/"
+    answers = {
+        "/v2/stalls/manifests/1": json.dumps(manifest).encode(),
+        f"{blobs}{described['digest']}": config,
+        f"{blobs}{layer['digest']}": data,
+    }
+    with stalling_server(answers, f"{blobs}{layer['digest']}") as server:
+        limpet.dockerfile(f"FROM {server.host}/stalls:1\n{step}\n")
+        process = limpet.start("--no-push", "--insecure-pull", "--custom-platform=linux/amd64")
+        _end_when_stalled(limpet, server, process)
+
+
+def test_while_the_context_comes(limpet: Builder) -> None:
+    with stalling_server({"/context.tar": _incompressible(limpet, "large")}, "/context.tar") as server:
+        address = f"http://{server.host}/context.tar"
+        _end_when_stalled(limpet, server, limpet.start("--no-push", "--context-allow-http", f"--context={address}"))
+
+
+def test_while_a_layer_goes_up(limpet: Builder) -> None:
+    limpet.dockerfile("FROM scratch\nCOPY large /\n", large=random.Random(1).randbytes(32 << 20))
+    with stalling_server({}, "upload") as server:
+        destination = f"--destination={server.host}/stalls:1"
+        _end_when_stalled(
+            limpet, server, limpet.start(destination, "--insecure", "--skip-push-permission-check", "--isolation=none")
+        )
+
+
+@pytest.mark.parametrize("level", ["1", "9"])
+def test_while_a_layer_is_written(limpet: Builder, level: str) -> None:
+    """Its file has more bytes than anything can compress in an hour, and none on the disk."""
+    limpet.dockerfile("FROM base\nRUN truncate -s 7168G /huge\nRUN echo is running; sleep 3600\n")
+    process = limpet.start("--no-push", f"--compression-level={level}")
+    _started(process, "] is running")
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate()
+    assert process.returncode == 143, rest
+    limpet.assert_nothing_left(process)
+
+
+def test_a_second_signal_ends_everything_at_once(limpet: Builder) -> None:
+    """The command would get a grace period; nobody who asks again and again has the patience."""
+    limpet.dockerfile("FROM base\nRUN trap '' INT TERM HUP; echo is running; while :; do sleep 3600; done\n")
+    process = limpet.start("--no-push")
+    _started(process, "] is running")
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate()
+    assert process.returncode == 143, rest
+    assert "Traceback" not in rest
+    while left_behind(process.pid, limpet.work):
+        pass  # who was killed needs a moment to be gone

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: everything is cleaned up, once, whatever follows."""
+"""SIGTERM and SIGINT: everything is cleaned up, unless somebody insists."""
 
 from __future__ import annotations
 
@@ -34,7 +34,31 @@ except Interrupted as signal:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_second_signal_does_not_break_the_cleaning(number: signal.Signals, code: int) -> None:
+def test_a_signal_lets_everything_be_cleaned(number: signal.Signals, code: int) -> None:
+    process = _started()
+    assert process.stdout
+    process.send_signal(number)
+    assert process.stdout.readline() == "cleaning\n"
+    out, err = process.communicate("go on\n")
+    assert out == "clean\n"
+    assert err == ""
+    assert process.returncode == code
+
+
+def test_further_signals_end_the_cleaning() -> None:
+    process = _started()
+    assert process.stdout
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "cleaning\n"
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert out == ""
+    assert err == "error: ended at once by a second signal; the work directory may be left behind\n"
+    assert process.returncode == 130
+
+
+def _started() -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
         cwd=ROOT,
@@ -43,13 +67,6 @@ def test_a_second_signal_does_not_break_the_cleaning(number: signal.Signals, cod
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdin and process.stdout
+    assert process.stdout
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    assert process.stdout.readline() == "cleaning\n"
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate("go on\n")
-    assert out == "clean\n"
-    assert err == ""
-    assert process.returncode == code
+    return process
