@@ -148,6 +148,16 @@ def strays(setting: Setting, number: int) -> list[str]:
 
 def terminated(setting: Setting) -> dict[str, Any]:
     """The root is closed by another thread while a step runs, which traps SIGTERM."""
+    return _closed_meanwhile(setting, "trap 'echo got TERM; exit 7' TERM; echo ready; while :; do sleep 0.05; done")
+
+
+def stubborn(setting: Setting) -> dict[str, Any]:
+    """As `terminated`, with a step that ignores SIGTERM."""
+    return _closed_meanwhile(setting, "trap '' TERM; echo ready; while :; do sleep 1; done")
+
+
+def _closed_meanwhile(setting: Setting, text: str) -> dict[str, Any]:
+    """What a step says, and how it ends, whose root is closed once it has said something."""
     output: list[bytes] = []
     told = threading.Event()
 
@@ -160,7 +170,6 @@ def terminated(setting: Setting) -> dict[str, Any]:
     root = context.__enter__()
 
     def work() -> None:
-        text = "trap 'echo got TERM; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
         try:
             root.run(Process(("/bin/sh", "-c", text), {"PATH": "/bin"}, output=listen))
         except (CommandFailed, IsolationError) as error:
@@ -169,33 +178,9 @@ def terminated(setting: Setting) -> dict[str, Any]:
     thread = threading.Thread(target=work)
     thread.start()
     told.wait()
-    started = time.monotonic()
-    context.__exit__(None, None, None)
-    seconds = time.monotonic() - started
-    thread.join()
-    return {"output": b"".join(output).decode(), "outcome": outcome, "quick": seconds < 3}
-
-
-def stubborn(setting: Setting) -> dict[str, Any]:
-    """As `terminated`, with a step that ignores SIGTERM."""
-    told = threading.Event()
-    outcome: list[str] = []
-    context = setting.isolation.open_root(busybox())
-    root = context.__enter__()
-
-    def work() -> None:
-        text = "trap '' TERM; echo ready; while :; do sleep 1; done"
-        try:
-            root.run(Process(("/bin/sh", "-c", text), {"PATH": "/bin"}, output=lambda _: told.set()))
-        except (CommandFailed, IsolationError) as error:
-            outcome.append(str(error))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    told.wait()
     context.__exit__(None, None, None)
     thread.join()
-    return {"outcome": outcome}
+    return {"output": b"".join(output).decode(), "outcome": outcome}
 
 
 # ---- mounts

@@ -1,4 +1,4 @@
-"""What kaniko's pipelines give and Limpet has no use for."""
+"""What kaniko's pipelines give; little of it means anything here."""
 
 from __future__ import annotations
 
