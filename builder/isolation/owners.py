@@ -20,7 +20,7 @@ _AS_SEEN = b"?"  # ends the note of a file that is root's because a program aske
 # The file system has no user.* attributes (tmpfs before Linux 6.6), or not for this kind of file (symlinks, devices).
 _NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EACCES)
 
-_Inode = tuple[int, int, int]  # number, kind of file, length of a link's target
+_Inode = tuple[int, int, bytes]  # number, kind of file, target of a symlink
 
 
 class Owners(Protocol):
@@ -78,8 +78,8 @@ class RecordedOwners:
     """Files have their owner in an extended attribute, or here by inode where they cannot have one.
 
     All files are on one file system: overlayfs then shows the inode numbers of the layers below. A number is used
-    again once its file is gone, so a file of another kind with it is another file. Only owners other than root need
-    be noted. Devices are empty files with a note. May be used from any thread.
+    again once its file is gone, so a file of another kind with it, or a symlink with another target, is another file.
+    Only owners other than root need be noted. Devices are empty files with a note. May be used from any thread.
     """
 
     recorded = True
@@ -127,7 +127,7 @@ class RecordedOwners:
                 if error.errno not in _NO_XATTR:
                     raise
         with self._lock:
-            self._by_inode[_inode(status)] = (uid, gid)
+            self._by_inode[_inode(path, follow=True)] = (uid, gid)
         return False
 
     def settled(self, entry: Entry, location: str, below: Callable[[], Entry | None]) -> Entry:
@@ -171,7 +171,7 @@ class RecordedOwners:
         if _get(path, OWNER_XATTR, follow=True) is not None:
             return True
         with self._lock:
-            return _inode(os.stat(path)) in self._by_inode
+            return _inode(path, follow=True) in self._by_inode
 
     def _read(self, path: str, follow: bool) -> tuple[int, int]:
         noted = _noted(path, follow)
@@ -180,12 +180,20 @@ class RecordedOwners:
         with self._lock:
             if not self._by_inode:
                 return (0, 0)
-            return self._by_inode.get(_inode(os.stat(path, follow_symlinks=follow)), (0, 0))
+            return self._by_inode.get(_inode(path, follow), (0, 0))
 
 
-def _inode(status: os.stat_result) -> _Inode:
-    length = status.st_size if stat.S_ISLNK(status.st_mode) else 0
-    return status.st_ino, stat.S_IFMT(status.st_mode), length
+def _inode(path: str, follow: bool) -> _Inode:
+    """What tells the file at `path` from others; `follow` also leads from /proc/self/fd/N to a symlink itself."""
+    status = os.stat(path, follow_symlinks=follow)
+    target = b""
+    if stat.S_ISLNK(status.st_mode):
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+        try:
+            target = os.readlink(b"", dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+    return status.st_ino, stat.S_IFMT(status.st_mode), target
 
 
 def with_noted_owner(entry: Entry, location: str) -> Entry:
