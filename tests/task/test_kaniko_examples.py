@@ -137,17 +137,28 @@ class Container:
         self.termination = directory / "termination"
         self.termination.write_text("")
 
-    def run(self, image: str, *argv: str, entrypoint: str = "", env: dict[str, str], secret: bool = True) -> str:
+    def run(
+        self,
+        image: str,
+        *argv: str,
+        entrypoint: str = "",
+        env: dict[str, str] | None = None,
+        secret: bool = True,
+        stdin: bytes = b"",
+    ) -> str:
         """The log of a container that succeeds."""
-        podman = ["podman", "--runtime", "/usr/sbin/runc", "run", "--rm", "--network", "host"]
+        podman = ["podman", "--runtime", "/usr/sbin/runc", "run", "--rm", "--interactive", "--network", "host"]
         podman += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"]
         podman += [f"--volume={self.context}:/workspace", f"--volume={self.termination}:/dev/termination-log"]
         podman += [f"--volume={self.credentials}:/kaniko/.docker:ro"] if secret else []
-        podman += [f"--env={name}={value}" for name, value in env.items()]
+        podman += [f"--env={name}={value}" for name, value in (env or {}).items()]
         podman += [f"--entrypoint={entrypoint}"] if entrypoint else []
-        done = subprocess.run([*podman, image, *argv], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        done = subprocess.run(
+            [*podman, image, *argv], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+        log = done.stdout.decode(errors="replace")
+        assert done.returncode == 0, log
+        return log
 
     def digest(self, name: str) -> str:
         """The digest of the image called `name`, by skopeo."""
@@ -211,3 +222,44 @@ def test_the_jenkins_step_runs(container: Container, debug: str) -> None:
     script = command.replace("registry.example.com/team/app", f"{container.registry.host}/kaniko/jenkins")
     container.run(debug, "-c", f"cd /workspace && {script}", entrypoint="/busybox/sh", env={"BUILD_NUMBER": "7"})
     assert container.digest("kaniko/jenkins:7").startswith("sha256:")
+
+
+@root
+@needs_root
+@pytest.mark.parametrize("pipeline", ["argo", "tekton"])
+def test_the_step_runs(container: Container, executor: str, pipeline: str) -> None:
+    name = f"{container.registry.host}/kaniko/{pipeline}:1"
+    places = {
+        "registry.example.com/team/app:1.0": name,
+        "/tekton/results": "/workspace/results",
+        "=/tmp/digest": "=/workspace/results/IMAGE_DIGEST",
+    }
+    argv = command_lines()[pipeline]
+    for there, here in places.items():
+        argv = [argument.replace(there, here) for argument in argv]
+    container.run(executor, *argv)
+    results = {path.name: path.read_text() for path in (container.context / "results").iterdir()}
+    assert results.pop("IMAGE_DIGEST") == container.digest(f"kaniko/{pipeline}:1")
+    assert results == ({"IMAGE_URL": name} if pipeline == "tekton" else {})
+
+
+@root
+@needs_root
+def test_the_context_comes_by_standard_input(container: Container, executor: str) -> None:
+    """`tar -cf - . | gzip -9 | docker run --interactive ... --context tar://stdin`."""
+    packed = subprocess.run(["tar", "-C", str(container.context), "-czf", "-", "."], capture_output=True, check=True)
+    flags = ["--context", "tar://stdin", "--destination", f"{container.registry.host}/kaniko/stdin:1"]
+    container.run(executor, *flags, stdin=packed.stdout)
+    assert container.digest("kaniko/stdin:1").startswith("sha256:")
+
+
+@root
+@needs_root
+def test_the_line_of_many_jenkinsfiles_runs(container: Container, debug: str) -> None:
+    name = f"{container.registry.host}/kaniko/many:1"
+    script = f"/kaniko/executor -f `pwd`/Dockerfile -c `pwd` --insecure --skip-tls-verify --cache=true -d {name}"
+    first = container.run(debug, "-c", f"cd /workspace && {script}", entrypoint="/busybox/sh")
+    assert "No cached layer found for cmd RUN" in first
+    again = container.run(debug, "-c", f"cd /workspace && {script}", entrypoint="/busybox/sh")
+    assert "Using caching version of cmd: RUN" in again
+    assert f"Checking for cached layer {container.registry.host}/kaniko/many/cache:" in again
