@@ -121,3 +121,13 @@ def test_little_is_loaded_before_the_first_line(tmp_path: Path) -> None:
     loaded = set(run.stdout.split())
     assert "builder.cli.flags" in loaded
     assert not loaded & {"requests", "urllib3", "rich", "yaml", "zstandard", "isal", "argparse", "builder.build"}
+
+
+def test_a_build_loads_nothing_for_what_few_builds_do() -> None:
+    """Git, archives, the isolations that are not taken, the SDKs of clouds: they take longer than what is cached."""
+    program = "import builder.cli.main, builder.cli.build_command, sys; print(*sorted(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, capture_output=True, check=True)
+    loaded = set(run.stdout.split())
+    assert "builder.stage" in loaded
+    assert not loaded & {"builder.isolation.chroot", "builder.isolation.in_place", "context_sources.git", "tarfile"}
+    assert not loaded & {"rich", "yaml", "boto3", "botocore", "google", "azure"}
