@@ -1,4 +1,4 @@
-"""Pages for people: their links lead somewhere, and every room of the code is on them."""
+"""Pages for people: their links and commands lead somewhere."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from tests.test_import_rule import ROW
 
 ROOT = Path(__file__).parent.parent
 # docs/catalog has the texts of catalog/'s READMEs, with links as they are there.
@@ -40,12 +38,6 @@ def test_every_page_can_be_found() -> None:
     """Each page of docs/ is named by the README."""
     linked = set(re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
     assert {f"docs/{page.name}" for page in ROOT.glob("docs/*.md")} <= linked
-
-
-def test_every_room_is_described() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    table = "\n".join(line for line in text.splitlines() if line.startswith("| `"))
-    assert set(ROW) == set(re.findall(r"`(\w+)`", table))
 
 
 def test_examples_of_make_exist() -> None:
