@@ -84,7 +84,7 @@ def write_layer(
         with os.fdopen(fd, "wb", buffering=0) as file:
             output = _Output(cast(BinaryIO, file), layer_format, tee, go_on)
             try:
-                tar = _Tar(output.blocks, layer_format.newest_mtime)
+                tar = _Tar(output.blocks(), layer_format.newest_mtime)
                 for change in changes:
                     tar.add(change)
                 tar.end()
@@ -273,13 +273,17 @@ class _Output:
             self._free.put(bytearray(_BLOCK_SIZE))
         self._to_hash: SimpleQueue[tuple[bytearray, int] | None] = SimpleQueue()
         self._to_compress: SimpleQueue[tuple[bytearray, int] | None] = SimpleQueue()
-        self.blocks = _Blocks(self._take, lambda block, used: self._to_hash.put((block, used)))
         self._threads = [
             threading.Thread(target=self._hash, name="layer-diff-id", daemon=True),
             threading.Thread(target=self._compress, name="layer-compress", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
+
+    def blocks(self) -> _Blocks:
+        """Where the caller writes the tar. It refers to this object, which keeps no reference back: all buffers go
+        with the last use of a layer's output, without a garbage collection."""
+        return _Blocks(self._take, lambda block, used: self._to_hash.put((block, used)))
 
     @property
     def diff_id(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import io
@@ -10,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -250,6 +252,19 @@ def test_an_error_in_the_tee_or_in_the_changes_ends_it(tree: Path, tmp_path: Pat
     with pytest.raises(ZeroDivisionError):
         write_layer((file(str(1 // number)) for number in (1, 0)), tmp_path)
     assert os.listdir(tmp_path) == ["tree"]
+
+
+def test_buffers_go_with_the_layer_and_do_not_wait_for_a_garbage_collection(tmp_path: Path) -> None:
+    write_layer([file("first", b"x")], tmp_path)  # loads what is loaded once
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for number in range(4):
+            write_layer([file(str(number), b"x")], tmp_path)
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 @pytest.mark.root
