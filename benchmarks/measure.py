@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import threading
@@ -9,6 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+_LIBC = ctypes.CDLL(None)
+_KCMP, _KCMP_VM = 312, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,9 @@ class _Sampler(threading.Thread):
 
     def run(self) -> None:
         while not self._done.wait(0.05):
-            self._peak = max(self._peak, sum(_resident(pid) for pid in _descendants(self._roots)))
+            processes = _descendants(self._roots)
+            resident = (_resident(pid) for pid, parent in processes.items() if not _same_memory(pid, parent))
+            self._peak = max(self._peak, sum(resident))
 
     def finish(self) -> int:
         self._done.set()
@@ -87,8 +93,8 @@ class _Sampler(threading.Thread):
         return self._peak
 
 
-def _descendants(roots: set[int]) -> set[int]:
-    """`roots`, everything below them and everything in their sessions."""
+def _descendants(roots: set[int]) -> dict[int, int]:
+    """`roots`, everything below them and everything in their sessions, each with its parent."""
     parents: dict[int, tuple[int, int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -101,8 +107,13 @@ def _descendants(roots: set[int]) -> set[int]:
     while True:
         more = {pid for pid, (parent, session) in parents.items() if parent in found or session in roots} - found
         if not more:
-            return found
+            return {pid: parents[pid][0] for pid in found if pid in parents}
         found |= more
+
+
+def _same_memory(one: int, other: int) -> bool:
+    """Whether two processes are in one address space, as a child is between vfork and exec (kcmp(2), x86-64)."""
+    return _LIBC.syscall(_KCMP, one, other, _KCMP_VM, 0, 0) == 0
 
 
 def _resident(pid: int) -> int:
