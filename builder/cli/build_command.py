@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ from builder.publish import (
 from builder.registry.credentials.files import credential_files
 from builder.registry.registries import Registries
 from builder.reuse import Reuse
-from builder.stage import Results
+from builder.stage import Results, StageSettings
 from builder.step_keys import KeySources
 from builder.step_work import Inputs, StepWorkOf
 from builder.steps.cache_mounts import CacheMounts
@@ -159,63 +160,117 @@ def _build(
 
         cache = stack.enter_context(layer_cache(settings.cache, references, client, output))
         mounts = travelling_mounts(settings.cache, cache, work, output)
-
-        def caches(stopped: Callable[[], bool]) -> CacheMounts:
-            return CacheMounts((store.directory if store and store.writable else work) / "mounts", stopped, mounts)
-
+        directory = (store.directory if store and store.writable else work) / "mounts"
+        caches = partial(CacheMounts, directory, elsewhere=mounts)
         inputs = _inputs(settings, sources, plans[0], work, git, caches(lambda: False))
-
-        def bind_steps(results: Results, stopped: Callable[[], bool]) -> StepWorkOf:
-            return StepWorkOf(replace(inputs, caches=caches(stopped), stopped=stopped), results)
-
-        def prepare(layer: Layer) -> None:
-            for destination in pushes if isolation.concurrent else ():  # else nothing may go on beside RUN
-                destination.prepare(layer)
-
-        def carry_out(reuse: Sequence[Reuse]) -> None:
-            if store is not None:
-                store.resume()
-            stages = stages_of(plans, reuse)
-            steps = sum(len(stage.steps) for stage in stages)
-            output.tell(BuildStarted(len(stages), steps, cross_stage_sources(stages_of(plans))))
-            built = build(
-                plans,
-                images.image,
-                bind_steps,
-                isolation,
-                BuildSettings(
-                    work,
-                    stage,
-                    settings.image.format or None,
-                    settings.image.annotations,
-                    kept_indexes=indexes if store or settings.cache.enabled else None,
-                    keep=isolation.keep,
-                    stopping=store.stop if store else None,
-                    interruption=stopping,
-                ),
-                output,
-                prepare,
-                reuse,
-            )
-            bases, origins = bases_of(plans[0], images.resolved()), metadata(sources, plans[0], images.resolved())
-            made = [targets[plan.targets[0]] for plan, targets in zip(plans, built, strict=True)]
-            facts = {**origins, **platforms(made)}
-            _publish(made, settings.output, references, pushes, bases, facts, output, stopping)
-            if settings.output.reports_directory:
-                from builder.cli.reports import Reports  # few builds want them
-
-                reports = Reports(settings.output.reports_directory, settings, work, output, started)
-                reports.write(made, descriptor_of(made).digest, origins)
-
+        job = _Job(
+            settings,
+            output,
+            isolation,
+            work,
+            store,
+            indexes,
+            stopping,
+            started,
+            references,
+            pushes,
+            images,
+            sources,
+            plans,
+            stage,
+            inputs,
+            caches,
+        )
         if cache is None or not settings.cache.enabled:
-            carry_out(())
+            job.carry_out(())
         else:
             keys = KeySources(inputs, images.image, stage, git.tip)
             with_cache(
-                plans, keys, cache, settings, output, carry_out, indexes, stopping, write_meanwhile=isolation.concurrent
+                plans,
+                keys,
+                cache,
+                settings,
+                output,
+                job.carry_out,
+                indexes,
+                stopping,
+                write_meanwhile=isolation.concurrent,
             )
         if mounts is not None and settings.cache.write:
             mounts.send()
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A build whose plans are made. `started` is in seconds since 1970; `caches` makes the cache mounts of a build
+    from what tells whether it was stopped."""
+
+    settings: Settings
+    output: Output
+    isolation: Isolation
+    work: Path
+    store: Store | None
+    indexes: CachedIndexes
+    stopping: Stopping
+    started: float
+    references: list[Reference]
+    pushes: list[RegistryDestination]
+    images: Images
+    sources: Sources
+    plans: list[Plan]
+    stage: StageSettings
+    inputs: Inputs
+    caches: Callable[[Callable[[], bool]], CacheMounts]
+
+    def carry_out(self, reuse: Sequence[Reuse]) -> None:
+        """Build what `reuse` leaves to be built, and publish. Raises BuildError."""
+        if self.store is not None:
+            self.store.resume()
+        stages = stages_of(self.plans, reuse)
+        steps = sum(len(stage.steps) for stage in stages)
+        self.output.tell(BuildStarted(len(stages), steps, cross_stage_sources(stages_of(self.plans))))
+        built = build(
+            self.plans,
+            self.images.image,
+            self._bind_steps,
+            self.isolation,
+            self._build_settings(),
+            self.output,
+            self._prepare,
+            reuse,
+        )
+        self._deliver([targets[plan.targets[0]] for plan, targets in zip(self.plans, built, strict=True)])
+
+    def _build_settings(self) -> BuildSettings:
+        return BuildSettings(
+            self.work,
+            self.stage,
+            self.settings.image.format or None,
+            self.settings.image.annotations,
+            kept_indexes=self.indexes if self.store or self.settings.cache.enabled else None,
+            keep=self.isolation.keep,
+            stopping=self.store.stop if self.store else None,
+            interruption=self.stopping,
+        )
+
+    def _bind_steps(self, results: Results, stopped: Callable[[], bool]) -> StepWorkOf:
+        return StepWorkOf(replace(self.inputs, caches=self.caches(stopped), stopped=stopped), results)
+
+    def _prepare(self, layer: Layer) -> None:
+        for destination in self.pushes if self.isolation.concurrent else ():  # else nothing may go on beside RUN
+            destination.prepare(layer)
+
+    def _deliver(self, made: list[Image]) -> None:
+        resolved = self.images.resolved()
+        bases, origins = bases_of(self.plans[0], resolved), metadata(self.sources, self.plans[0], resolved)
+        facts = {**origins, **platforms(made)}
+        asked = self.settings.output
+        _publish(made, asked, self.references, self.pushes, bases, facts, self.output, self.stopping)
+        if asked.reports_directory:
+            from builder.cli.reports import Reports  # few builds want them
+
+            reports = Reports(asked.reports_directory, self.settings, self.work, self.output, self.started)
+            reports.write(made, descriptor_of(made).digest, origins)
 
 
 def _pushes(
