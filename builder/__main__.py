@@ -13,8 +13,8 @@ def run() -> NoReturn:
     without looking for garbage after every few hundred objects (they leave none), and at the end, when everything is
     closed, the interpreter is not taken apart.
     """
-    gc.set_threshold(50_000)
-    from builder.cli.main import main  # what it loads is what the line above is for
+    gc.disable()  # until main() has loaded its command
+    from builder.cli.main import main  # after the line above: it loads much
 
     code = main()
     for stream in (sys.stdout, sys.stderr):

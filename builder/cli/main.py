@@ -6,6 +6,7 @@ Exit codes: 0; 1 for an error; RUN's own code for a failed RUN; 75 when the same
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,9 @@ def _run(arguments: Arguments, env: Mapping[str, str]) -> int:
             command = COMMANDS[arguments.command]
             if command.announces:
                 output.say(f"Limpet {__version__}")
-            return command.load()(arguments, env, output)
+            carry_out = command.load()
+            gc.enable()  # builder.__main__ has put it off until all modules are there
+            return carry_out(arguments, env, output)
         except Interrupted as signal:
             output.say(f"ended by signal {signal.number}; everything was cleaned up", "error")
             raise
