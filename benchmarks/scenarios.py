@@ -130,11 +130,11 @@ SCENARIOS = (
     Scenario("copy-tree", "COPY of 20,000 files", _copy_tree(20_000), 1.5, COLD + WARM),
     Scenario("unpack-tree", "RUN unpacks 20,000 files", _unpack_tree, 1.5, COLD + WARM),
     Scenario("three-stages", "three stages that sleep 3 s each", _three_stages, 1.2),
-    Scenario("sixty-runs", "big base, sixty trivial RUNs", _runs(60), 4),
+    Scenario("sixty-runs", "big base, sixty trivial RUNs", _runs(60), 1.5),
     Scenario("large-layer", "a layer of 3 GiB", _large_layer(3 << 30), 6),
     Scenario("large-context", "COPY of 100,000 files", _copy_tree(100_000), 5),
     Scenario("cached", "five stages, cached, nothing changed", _cached_stages, 2, CACHING, _nothing, Line()),
     Scenario("cached-last", "cached, last COPY changed", _cached_stages, 2, CACHING, _settings_changed, Line()),
     Scenario("cached-middle", "cached, a middle stage changed", _cached_stages, 2.5, CACHING, _manual_changed, Line()),
-    Scenario("slow-network", "one RUN, 20 ms and 200 Mbit/s away", _runs(1), 2, COLD, line=Line(0.020, 25e6)),
+    Scenario("slow-network", "one RUN, 20 ms and 200 Mbit/s away", _runs(1), 1.5, COLD, line=Line(0.020, 25e6)),
 )
