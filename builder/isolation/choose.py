@@ -50,7 +50,7 @@ def choose(
     observer: Observer | None = None,
 ) -> Isolation:
     """The isolation called `requested`, or for "auto" the best that works here. It may use unpacked layers of `kept`,
-    and tells `observer` what is in layers that it unpacks each by itself.
+    and tells `observer` what is in layers that it unpacks.
 
     Enters namespaces where that is what is chosen, so no thread may exist yet. Afterwards this process's memory,
     environment and root directory are hidden from processes of the same user. Raises UsageError for an unknown
@@ -70,11 +70,11 @@ def choose(
             isolation = _namespaces(work_dir, probe, listener, kept, observer)
         reasons.append(f"namespaces: {probe.failure}")
     if isolation is None and requested in ("auto", "in-place"):
-        isolation = _in_place(work_dir, reasons, listener, in_place or InPlaceSettings(os.environ))
+        isolation = _in_place(work_dir, reasons, listener, in_place or InPlaceSettings(os.environ), observer)
     if isolation is None and requested in ("auto", "chroot"):
         failure = probe_chroot(work_dir)
         if not failure:
-            isolation = _chroot(work_dir, reasons, listener)
+            isolation = _chroot(work_dir, reasons, listener, observer)
         reasons.append(f"chroot: {failure}")
     if isolation is None and requested == "auto":
         return NoIsolation("no isolation works here (" + "; ".join(reasons) + "); `limpet doctor` shows what to change")
@@ -95,7 +95,13 @@ def _namespaces(
     return Namespaces(work_dir, ground, _NotApplied(listener), kept, listener, observer)
 
 
-def _in_place(work_dir: Path, reasons: list[str], listener: Listener, settings: InPlaceSettings) -> Isolation | None:
+def _in_place(
+    work_dir: Path,
+    reasons: list[str],
+    listener: Listener,
+    settings: InPlaceSettings,
+    observer: Observer | None,
+) -> Isolation | None:
     """None with one more of `reasons` where it does not work.
 
     Raises IsolationError when another build was killed and what it left cannot be undone: nothing works then.
@@ -110,7 +116,7 @@ def _in_place(work_dir: Path, reasons: list[str], listener: Listener, settings: 
     # Only where nothing is lost when a kill leaves them away.
     place = replace(place, credentials=() if settings.anywhere else settings.credentials)
     try:
-        isolation = InPlace(place, _NotApplied(listener), listener)
+        isolation = InPlace(place, _NotApplied(listener), listener, observer)
     except IsolationError as error:
         reasons.append(f"in-place: {error.message}")
         return None
@@ -127,7 +133,7 @@ def _in_place(work_dir: Path, reasons: list[str], listener: Listener, settings: 
     return isolation
 
 
-def _chroot(work_dir: Path, reasons: list[str], listener: Listener) -> Isolation:
+def _chroot(work_dir: Path, reasons: list[str], listener: Listener, observer: Observer | None) -> Isolation:
     from builder.isolation.chroot import Chroot  # few pods need it, and it takes long to load
 
     for reason in reasons:
@@ -139,7 +145,7 @@ def _chroot(work_dir: Path, reasons: list[str], listener: Listener) -> Isolation
             "warning",
         )
     )
-    return Chroot(work_dir, _NotApplied(listener))
+    return Chroot(work_dir, _NotApplied(listener), observer)
 
 
 class _NotApplied:

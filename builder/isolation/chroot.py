@@ -18,6 +18,7 @@ from builder.isolation.owners import RealOwners
 from builder.isolation.plain import PlainRoot
 from builder.isolation.removal import remove_tree
 from builder.isolation.specification import command, network_files
+from builder.isolation.store import Observer
 from builder.isolation.untouched import Exchanged
 from builder.oci.image import Image
 from builder.rootfs.entry import Entry
@@ -30,8 +31,11 @@ class Chroot:
     concurrent = True
     shares_layers = False
 
-    def __init__(self, work_dir: Path, not_applied: Callable[[Entry, str], None]) -> None:
+    def __init__(
+        self, work_dir: Path, not_applied: Callable[[Entry, str], None], observer: Observer | None = None
+    ) -> None:
         self._work_dir = work_dir
+        self._observer = observer
         self._not_applied = not_applied
         self._runner = ChrootRunner(CacheLocks())
         self._numbers = itertools.count(1)
@@ -48,7 +52,7 @@ class Chroot:
         directory.mkdir()
         try:
             owners = RealOwners()
-            unpack_plain(image, directory / "root", owners, self._not_applied)
+            unpack_plain(image, directory / "root", owners, self._not_applied, self._observer)
             root = PlainRoot(directory, self._runner, owners)
         except BaseException:
             remove_tree(directory)

@@ -30,6 +30,7 @@ from builder.isolation.owners import RealOwners
 from builder.isolation.plain import PlainRoot
 from builder.isolation.removal import remove_tree
 from builder.isolation.specification import command, network_files
+from builder.isolation.store import Observer
 from builder.isolation.swap import Swap, is_directory, spine, undo
 from builder.isolation.untouched import Exchanged
 from builder.oci.image import Image
@@ -48,10 +49,17 @@ class InPlace:
     concurrent = False
     shares_layers = False
 
-    def __init__(self, place: Place, not_applied: Callable[[Entry, str], None], listener: Listener) -> None:
+    def __init__(
+        self,
+        place: Place,
+        not_applied: Callable[[Entry, str], None],
+        listener: Listener,
+        observer: Observer | None = None,
+    ) -> None:
         """Swaps once to see that it works. Raises IsolationError when not; then everything is as before."""
         self._place = place
         self._not_applied = not_applied
+        self._observer = observer
         self._listener = listener
         self._turn = threading.Lock()
         _try_to_swap(place)
@@ -66,7 +74,7 @@ class InPlace:
             directory = base / "stage"
             directory.mkdir()
             owners = RealOwners()
-            unpack_plain(image, directory / "root", owners, self._not_applied)
+            unpack_plain(image, directory / "root", owners, self._not_applied, self._observer)
             runner = InPlaceRunner(self._place, base / "aside", self._turn, self._listener)
             root = PlainRoot(directory, runner, owners)
             try:

@@ -31,7 +31,7 @@ from builder.isolation.store import KeptLayers, LayerStore, Observer, unpack_lay
 from builder.isolation.untouched import Exchanged
 from builder.layer.unpack import NeedsLayersBelow
 from builder.oci.image import Image, Layer
-from builder.rootfs.entry import Entry
+from builder.rootfs.entry import Change, Entry
 
 # linux/capability.h: CHOWN, FOWNER, FSETID, SYS_ADMIN (trusted.*), MKNOD, SETFCAP
 _UNPACKING = frozenset((0, 3, 4, 21, 27, 31))
@@ -78,6 +78,7 @@ class Namespaces:
         self._work_dir = work_dir
         self._ground = ground
         self._not_applied = not_applied
+        self._observer = observer
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._kind = OverlayKind("trusted" if ground.entered.initial else "user")
@@ -139,7 +140,7 @@ class Namespaces:
                 pass
             else:
                 return OverlayRoot(directory, lowers, self._kind, self._runner, self._owners)
-        unpack_plain(image, directory / "root", self._owners, self._not_applied)
+        unpack_plain(image, directory / "root", self._owners, self._not_applied, self._observer)
         return PlainRoot(directory, self._runner, self._owners)
 
 
@@ -159,12 +160,22 @@ def _each_once(layers: Sequence[Layer]) -> list[Layer]:
     return [layer for number, layer in enumerate(layers) if topmost[layer.diff_id] == number]
 
 
-def unpack_plain(image: Image, root: Path, owners: Owners, not_applied: Callable[[Entry, str], None]) -> None:
+def unpack_plain(
+    image: Image,
+    root: Path,
+    owners: Owners,
+    not_applied: Callable[[Entry, str], None],
+    observer: Observer | None = None,
+) -> None:
     """Unpack all layers of `image`, in their order, into the new directory `root`."""
     root.mkdir(mode=0o755)
     os.chmod(root, 0o755)
     for layer in image.layers:
-        unpack_layer(layer, root, "plain", "trusted", owners.set if owners.recorded else None, not_applied)
+        observed = observer is not None and layer.origin and observer.wants(layer)  # one that was not made here
+        seen: list[Change] | None = [] if observed else None
+        unpack_layer(layer, root, "plain", "trusted", owners.set if owners.recorded else None, not_applied, seen)
+        if observer is not None and seen is not None:
+            observer.saw(layer, seen)
 
 
 def abilities(ground: Ground, kind: OverlayKind) -> Abilities:

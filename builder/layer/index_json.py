@@ -17,7 +17,8 @@ USER_FILE_LIMIT = 1 << 20  # bytes
 
 def encode_index(changes: Iterable[Change]) -> bytes:
     """`changes` as JSON. Reads the contents of USER_FILES. Raises OSError."""
-    return json.dumps([_value(change) for change in changes], separators=(",", ":")).encode()
+    encode = json.JSONEncoder(separators=(",", ":")).encode
+    return f"[{','.join(encode(_value(change)) for change in changes)}]".encode()
 
 
 def decode_index(data: bytes) -> list[Change]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
@@ -51,12 +52,17 @@ def built(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("first", ["RUN echo text > /x", "COPY a /x"])
+@pytest.mark.parametrize(
+    ("first", "isolation"), [("RUN echo text > /x", "auto"), ("RUN echo text > /x", "chroot"), ("COPY a /x", "none")]
+)
 def test_a_copy_onto_a_known_base_moves_no_byte_of_it(
-    limpet: Builder, registry: RegistryServer, base: Path, name: str, own_base: str, first: str
+    limpet: Builder, registry: RegistryServer, base: Path, name: str, own_base: str, first: str, isolation: str
 ) -> None:
     """Whether the base was unpacked when its index was made, or only read."""
-    arguments = ("--cache", "--reproducible", f"--destination={registry.host}/{name}:1", own_base)
+    if isolation == "chroot" and os.geteuid() != 0:
+        pytest.skip("chroot is for root only")
+    destination = f"--destination={registry.host}/{name}:1"
+    arguments = ("--cache", "--reproducible", f"--isolation={isolation}", destination, own_base)
     text = f"FROM base\n{first}\nCOPY --chown=root:root a /bin/a\n"
     limpet.dockerfile(text, a="old")
     built(limpet(*arguments))
