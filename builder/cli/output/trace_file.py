@@ -56,16 +56,21 @@ class TraceFile:
         return events
 
     def _event(self, span: Span, track: int) -> dict[str, Any]:
+        began = self._microseconds(span.began)
         return {
             "ph": "X",
             "name": self._redactor.mask(span.name),
             "cat": span.kind,
             "pid": _PROCESS,
             "tid": track,
-            "ts": round((span.began - self._spans.began) * 1e6),
-            "dur": round((span.ended - span.began) * 1e6),
+            "ts": began,
+            "dur": self._microseconds(span.ended) - began,
             "args": dict(span.attributes),
         }
+
+    def _microseconds(self, moment: float) -> int:
+        """Since the build began. Moments are rounded and lengths are not: spans touch and nest as they did."""
+        return round((moment - self._spans.began) * 1e6)
 
 
 def _metadata(kind: str, track: int, name: str) -> dict[str, Any]:
