@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -14,6 +15,8 @@ def run() -> NoReturn:
     closed, the interpreter is not taken apart.
     """
     gc.disable()  # until main() has loaded its command
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until main() handles it: no traceback of half a start
     from builder.cli.main import main  # after the line above: it loads much
 
     code = main()

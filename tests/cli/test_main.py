@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,17 @@ def kaniko(tmp_path: Path) -> Path:
 def test_version(limpet: Limpet) -> None:
     assert limpet("version").stdout.split()[-1] == f"v{__version__}"
     assert json.loads(limpet("version", "--format=json").stdout) == {"version": __version__}
+
+
+def test_an_interrupt_while_modules_are_loaded_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "csv.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "builder", "version"],
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_flags_may_stand_before_the_command(limpet: Limpet) -> None:
