@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+import requests
 from azure.core import MatchConditions
 from azure.core import exceptions as core
+from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobServiceClient
 
 from builder.errors import ContextError, UsageError
 from context_sources.azure_address import connection_string_parts, custom_endpoint
 from context_sources.http_body import TIMEOUT, TRANSIENT_STATUS
-from context_sources.http_session import ca_bundle, proxies_for
+from context_sources.http_session import configure, proxies_for
 from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_archive, fetch_tree
 from context_sources.retry import Body, Broken, answered
 from context_sources.source import Fetched, FetchSettings
@@ -119,7 +121,7 @@ def credential_for(address: BlobAddress, environment: Mapping[str, str]) -> tupl
             return token.strip().lstrip("?"), f"the credential was {name}"
     from context_sources.azure_identity import identity_for
 
-    return identity_for(urlsplit(address.account_url).hostname or "", environment)
+    return identity_for(address.account_url, environment)
 
 
 class Store:
@@ -130,17 +132,16 @@ class Store:
         self._address = address
         credential, self._used = credential_for(address, settings.environment)
         self._anonymous = credential is None
+        session = requests.Session()  # the library's own keeps ten connections
+        configure(session, settings.environment)
         service = BlobServiceClient(
             address.account_url,
             credential=credential,
             max_single_get_size=REQUEST_SIZE,
             max_chunk_get_size=REQUEST_SIZE,
             retry_total=0,  # Limpet tries again itself, from where the transfer broke off
-            connection_timeout=TIMEOUT[0],
-            read_timeout=TIMEOUT[1],
             proxies=proxies_for(address.account_url, settings.environment),
-            use_env_settings=False,
-            connection_verify=ca_bundle(settings.environment) or True,
+            transport=RequestsTransport(session=session, connection_timeout=TIMEOUT[0], read_timeout=TIMEOUT[1]),
         )
         self._container = service.get_container_client(address.container)
         settings.log("debug", f"{address.shown}: {self._used}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from azure import identity  # 100 ms, and msal: this module is imported only when nothing simpler is set
 from azure.core import exceptions as core
 
-from builder.errors import ContextError
+from builder.errors import ContextError, UsageError
 from context_sources.http_session import ca_bundle, proxies_for
 
 AUTHORITIES = {
@@ -18,14 +19,28 @@ AUTHORITIES = {
 }
 PUBLIC_AUTHORITY = "login.microsoftonline.com"
 SCOPE = "https://storage.azure.com/.default"
+STATED = ("AZURE_FEDERATED_TOKEN_FILE", "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH")
+ANONYMOUS = "no credential was found, requests are anonymous"
 
 
-def identity_for(host: str, environment: Mapping[str, str]) -> tuple[Any, str]:
+def identity_for(account_url: str, environment: Mapping[str, str]) -> tuple[Any, str]:
     """Workload identity, a service principal of the environment, else the managed identity; None is anonymous.
 
-    `host` is the account's, whose cloud has the authority unless AZURE_AUTHORITY_HOST names one. Raises ContextError
-    when a file that the environment names cannot be read.
+    The account's cloud has the authority unless AZURE_AUTHORITY_HOST names one. Raises ContextError when a file that
+    the environment names cannot be read, UsageError for an identity with an account that is not reached by https: the
+    library sends tokens no other way.
     """
+    tenant, client = environment.get("AZURE_TENANT_ID", ""), environment.get("AZURE_CLIENT_ID", "")
+    stated = next((name for name in STATED if environment.get(name)), "") if tenant and client else ""
+    if not account_url.startswith("https://"):
+        if stated:
+            raise UsageError(
+                f"--context {account_url} is not https, and the tokens of the identity in {stated} go over https only",
+                "use an https endpoint, or set AZURE_STORAGE_ACCESS_KEY or a SAS (AZURE_STORAGE_SAS_TOKEN, or in the "
+                "URL)",
+            )
+        return None, f"{ANONYMOUS}: an identity's tokens go over https only"
+    host = urlsplit(account_url).hostname or ""
     authority = environment.get("AZURE_AUTHORITY_HOST") or next(
         (login for suffix, login in AUTHORITIES.items() if host.endswith(suffix)), PUBLIC_AUTHORITY
     )
@@ -36,31 +51,22 @@ def identity_for(host: str, environment: Mapping[str, str]) -> tuple[Any, str]:
         # It asks Microsoft whether a host is an authority, which of private ones it does not know.
         "disable_instance_discovery": name.rstrip("/") not in (*AUTHORITIES.values(), PUBLIC_AUTHORITY),
     }
-    tenant, client, secret, certificate, token_file = (
-        environment.get(f"AZURE_{name}", "")
-        for name in ("TENANT_ID", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_CERTIFICATE_PATH", "FEDERATED_TOKEN_FILE")
-    )
-    if tenant and client and token_file:
-        try:
-            open(token_file).close()  # the library would take it for a broken connection
-        except OSError as error:
-            raise ContextError(
-                f"AZURE_FEDERATED_TOKEN_FILE={token_file}: {error.strerror}",
-                'the pod\'s label azure.workload.identity/use: "true" mounts it',
-            ) from error
-        found: Any = identity.WorkloadIdentityCredential(
-            tenant_id=tenant, client_id=client, token_file_path=token_file, **options
-        )
-        return found, "the credential was the workload identity in AZURE_FEDERATED_TOKEN_FILE"
-    if tenant and client and secret:
-        return identity.ClientSecretCredential(tenant, client, secret, **options), (
-            "the credential was AZURE_CLIENT_SECRET"
-        )
-    if tenant and client and certificate:
-        return identity.CertificateCredential(tenant, client, certificate, **options), (
-            "the credential was AZURE_CLIENT_CERTIFICATE_PATH"
-        )
-    return managed_identity(client, environment)
+    if not stated:
+        return managed_identity(client, environment)
+    value = environment[stated]
+    if stated == "AZURE_CLIENT_SECRET":
+        found: Any = identity.ClientSecretCredential(tenant, client, value, **options)
+        return found, f"the credential was {stated}"
+    if stated == "AZURE_CLIENT_CERTIFICATE_PATH":
+        return identity.CertificateCredential(tenant, client, value, **options), f"the credential was {stated}"
+    try:
+        open(value).close()  # the library would take it for a broken connection
+    except OSError as error:
+        raise ContextError(
+            f"{stated}={value}: {error.strerror}", 'the pod\'s label azure.workload.identity/use: "true" mounts it'
+        ) from error
+    found = identity.WorkloadIdentityCredential(tenant_id=tenant, client_id=client, token_file_path=value, **options)
+    return found, f"the credential was the workload identity in {stated}"
 
 
 def managed_identity(client: str, environment: Mapping[str, str]) -> tuple[Any, str]:
@@ -71,7 +77,7 @@ def managed_identity(client: str, environment: Mapping[str, str]) -> tuple[Any, 
     try:
         chain.get_token(SCOPE)
     except (identity.CredentialUnavailableError, core.ClientAuthenticationError):
-        return None, "no credential was found, requests are anonymous"
+        return None, ANONYMOUS
     return managed, "the credential was the managed identity"
 
 

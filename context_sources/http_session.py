@@ -15,6 +15,8 @@ from requests.adapters import HTTPAdapter
 
 from builder.errors import UsageError
 
+# For one host: more than requests that go out at once.
+KEPT_CONNECTIONS = 32
 BUNDLE_NAMES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -56,7 +58,7 @@ class TrustingAdapter(HTTPAdapter):
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
-        super().__init__(pool_maxsize=32)
+        super().__init__(pool_maxsize=KEPT_CONNECTIONS)
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options, ssl_context=self._context)
@@ -72,6 +74,7 @@ def configure(session: requests.Session, environment: Mapping[str, str]) -> None
     """Bind a session to the environment's certificates, and to no other source of settings."""
     session.trust_env = False
     session.mount("https://", TrustingAdapter(trust(environment)))
+    session.mount("http://", HTTPAdapter(pool_maxsize=KEPT_CONNECTIONS))
 
 
 def proxies_for(url: str, environment: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, gener
 
 from builder.errors import ContextError, UsageError
 from context_sources.azure import parse
+from context_sources.objects import IN_PARALLEL
 from tests.context_sources.conftest import FILES, QUICK, Fetcher, archive_of, tree
 from tests.servers.azurite import AzuriteServer, azurite
 from tests.servers.certificates import Authority
 from tests.servers.clouds import json_server
 from tests.servers.entra import CLIENT, TENANT, Entra
-from tests.servers.front import Answer, CutResponse, Front, WithQuery, front
+from tests.servers.front import Answer, CutResponse, Front, Together, WithQuery, front
 
 BIG_FILES = {**FILES, "big": os.urandom(3 << 20)}
 BIG = archive_of(BIG_FILES)
@@ -214,6 +216,34 @@ def test_an_identity_of_a_cloud_of_ones_own(tmp_path: Path, authority: Authority
         (tmp_path / "token").unlink()
         with pytest.raises(ContextError, match=r"AZURE_FEDERATED_TOKEN_FILE=.*No such file or directory"):
             fetcher(f"{server.url}/private/big.tar", environment)
+
+
+@pytest.mark.parametrize(
+    "stated", ["AZURE_FEDERATED_TOKEN_FILE", "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH"]
+)
+def test_no_token_goes_over_plain_http(url: str, site: Front, fetcher: Fetcher, stated: str) -> None:
+    environment = {
+        "AZURE_STORAGE_BLOB_ENDPOINT": url,
+        "AZURE_TENANT_ID": TENANT,
+        "AZURE_CLIENT_ID": CLIENT,
+        stated: "secret-value",
+    }
+    with pytest.raises(UsageError, match=f"is not https, .* the identity in {stated} go over https only") as caught:
+        fetcher(f"{url}/public/big.tar", environment, allow_http=True)
+    assert "AZURE_STORAGE_ACCESS_KEY" in caught.value.hint
+    assert "secret-value" not in str(caught.value) + fetcher.log
+    assert not site.seen
+
+
+def test_objects_come_at_once_by_connections_that_stay(
+    url: str, environment: dict[str, str], client: BlobServiceClient, site: Front, fetcher: Fetcher
+) -> None:
+    expected = {str(number): b"%d" % number for number in range(3 * IN_PARALLEL)}
+    for path, data in expected.items():
+        client.get_container_client("private").upload_blob(f"parallel/{path}", data)
+    site.fault(Together(threading.Barrier(IN_PARALLEL)), "GET", "/parallel/", times=len(expected))
+    assert tree(fetcher(f"{url}/private/parallel/", environment, allow_http=True).path) == expected
+    assert site.connections <= IN_PARALLEL + 1  # one has listed
 
 
 def test_without_a_credential(url: str, fetcher: Fetcher) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from builder.errors import ContextError
 from context_sources.gcs import parse
+from context_sources.objects import IN_PARALLEL
 from tests.context_sources.conftest import FILES, QUICK, Fetcher, archive_of, tree
 from tests.context_sources.places import make_gcs_bucket, put_gcs_object
-from tests.servers.front import Answer, CutResponse, Front, Without, WithQuery, front
+from tests.servers.front import Answer, CutResponse, Front, Together, Without, WithQuery, front
 
 BIG_FILES = {**FILES, "big": os.urandom(3 << 20)}
 BIG = archive_of(BIG_FILES)
@@ -72,6 +74,17 @@ def test_listings_of_many_pages(environment: dict[str, str], gcs: str, site: Fro
     site.fault(WithQuery("maxResults=7"), "GET", "/b/bucket/o?", times=99)
     assert tree(fetcher("gs://bucket/many/", environment).path) == expected
     assert site.count("GET", "pageToken=") >= 5
+
+
+def test_objects_come_at_once_by_connections_that_stay(
+    environment: dict[str, str], gcs: str, site: Front, fetcher: Fetcher
+) -> None:
+    expected = {str(number): b"%d" % number for number in range(3 * IN_PARALLEL)}
+    for name, data in expected.items():
+        put_gcs_object(gcs, "bucket", f"parallel/{name}", data)
+    site.fault(Together(threading.Barrier(IN_PARALLEL)), "GET", "/download/", times=len(expected))
+    assert tree(fetcher("gs://bucket/parallel/", environment).path) == expected
+    assert site.connections <= IN_PARALLEL + 1  # one has listed
 
 
 def test_addresses() -> None:

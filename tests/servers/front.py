@@ -69,7 +69,14 @@ class WithQuery:
     text: str
 
 
-Trouble = Answer | CutRequest | CutResponse | DropAnswer | Corrupt | Without | WithQuery
+@dataclass(frozen=True)
+class Together:
+    """Pass a request on when as many as `barrier` counts are there: none of them waits for another's answer."""
+
+    barrier: threading.Barrier
+
+
+Trouble = Together | Answer | CutRequest | CutResponse | DropAnswer | Corrupt | Without | WithQuery
 
 
 @dataclass
@@ -160,6 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._begin(trouble.status, {**trouble.headers, "Content-Length": str(len(trouble.body))})
             self.wfile.write(b"" if self.command == "HEAD" else trouble.body)
             return
+        if isinstance(trouble, Together):
+            trouble.barrier.wait()
         backend = http.client.HTTPConnection(self.front.backend)
         try:
             self._pass_on(backend, length, trouble)
