@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -78,13 +79,12 @@ class OverlayRoot:
     def run(self, process: Process) -> None:
         with self._lock:
             # Only where owners are noted is it of interest who made what.
-            noted = self._owners.recorded and (process.uid, process.gid) != (0, 0)
-            existing = set(self._in_upper()) if noted and self._ran else set()
+            noted = self._owners.recorded
+            existing = dict(self._in_upper()) if noted and self._ran else {}
             self._ran = True
             self._runner.run(process, self._path, self._directory / "run", self._running, Exchanged())
             if noted:
-                made = (path for path in self._in_upper() if path not in existing and self._below(path) is None)
-                self._owners.adopt(self._path, made, process.uid, process.gid)
+                self._adopt(process, existing)
 
     def commit(self) -> Iterable[Change]:
         with self._lock:
@@ -116,16 +116,38 @@ class OverlayRoot:
     def _upper(self) -> Path:
         return self._directory / f"{self._generation}u"
 
+    def _adopt(self, process: Process, existing: Mapping[str, int]) -> None:
+        """Note who owns what `process` made; the upper directory had `existing`, modes by paths, before it ran."""
+
+        def gave(directory: str) -> bool:
+            mode = existing.get(directory)
+            if mode is None:
+                below = self._below(directory)
+                mode = below.mode if below else 0
+            return bool(mode & stat.S_ISGID)
+
+        now = dict(self._in_upper())
+        now[""] = os.stat(self._upper).st_mode
+        root = (process.uid, process.gid) == (0, 0)  # its files are its own already, but for their group
+        made = (
+            path
+            for path in now
+            if path and path not in existing
+            if not root or now[path.rpartition("/")[0]] & stat.S_ISGID
+            if self._below(path) is None
+        )
+        self._owners.adopt(self._path, made, process.uid, process.gid, gave)
+
     def _settled(self, change: Change) -> Change:
         if not isinstance(change, Entry):
             return change
         return self._owners.settled(change, f"{self._upper}/{change.path}", lambda: self._below(change.path))
 
-    def _in_upper(self) -> Iterator[str]:
-        """The paths that the upper directory has, whiteouts left out."""
+    def _in_upper(self) -> Iterator[tuple[str, int]]:
+        """The paths that the upper directory has and their permission bits, whiteouts left out."""
         for entry in DirectoryTree(self._upper).walk():
             if entry.type is not FileType.CHARACTER_DEVICE:
-                yield entry.path
+                yield entry.path, entry.mode
 
     def _below(self, path: str) -> Entry | None:
         """What the lower directories have at `path`."""

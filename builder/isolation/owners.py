@@ -39,8 +39,11 @@ class Owners(Protocol):
         """
         ...
 
-    def adopt(self, root: Path, paths: Iterable[str], uid: int, gid: int) -> None:
-        """A process of `uid` and `gid` made what is at `paths` of directory `root`."""
+    def adopt(self, root: Path, paths: Iterable[str], uid: int, gid: int, gave: Callable[[str], bool]) -> None:
+        """A process of `uid` and `gid` made what is at `paths` of directory `root`.
+
+        `gave` tells whether directory `path`, which is not one of them, had the setgid bit before that.
+        """
         ...
 
     def set(self, parent: int, name: str, entry: Entry) -> bool:
@@ -63,7 +66,7 @@ class RealOwners:
     def settled(self, entry: Entry, location: str, below: Callable[[], Entry | None]) -> Entry:
         return entry
 
-    def adopt(self, root: Path, paths: Iterable[str], uid: int, gid: int) -> None:
+    def adopt(self, root: Path, paths: Iterable[str], uid: int, gid: int, gave: Callable[[str], bool]) -> None:
         pass  # the kernel saw to it
 
     def set(self, parent: int, name: str, entry: Entry) -> bool:
@@ -149,17 +152,29 @@ class RecordedOwners:
         kind = "c" if stat.S_ISCHR(mode) else "b"
         os.setxattr(path, DEVICE_XATTR, f"{kind} {major} {minor}".encode())
 
-    def adopt(self, root: Path, paths: Iterable[str], uid: int, gid: int) -> None:
-        """What a process of `uid` and `gid` made at `paths` of directory `root` is its own, unless noted otherwise."""
-        for path in paths:
-            parent = open_directory(root, path.rpartition("/")[0])
+    def adopt(self, root: Path, paths: Iterable[str], uid: int, gid: int, gave: Callable[[str], bool]) -> None:
+        """What a process of `uid` and `gid` made at `paths` of directory `root` is its own, unless noted otherwise.
+
+        Its group is the directory's when that had the setgid bit before and still has it, or got it from such a one
+        when it was made. A directory that got the bit otherwise had it for an unknown part of the time only.
+        """
+        made = sorted(paths)  # a directory before what is in it
+        gives = dict.fromkeys(made, False)
+        for path in made:
+            above, _, name = path.rpartition("/")
+            parent = open_directory(root, above)
             try:
-                descriptor = os.open(path.rpartition("/")[2], os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+                if above not in gives:
+                    gives[above] = gave(above) and bool(os.fstat(parent).st_mode & stat.S_ISGID)
+                group = self.read(f"/proc/self/fd/{parent}")[1] if gives[above] else gid
+                descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             finally:
                 os.close(parent)
             try:
-                if not self._has(f"/proc/self/fd/{descriptor}"):
-                    self.record(f"/proc/self/fd/{descriptor}", uid, gid)
+                mode = os.fstat(descriptor).st_mode
+                gives[path] = gives[above] and stat.S_ISDIR(mode) and bool(mode & stat.S_ISGID)
+                if (uid, group) != (0, 0) and not self._has(f"/proc/self/fd/{descriptor}"):
+                    self.record(f"/proc/self/fd/{descriptor}", uid, group)
             finally:
                 os.close(descriptor)
 

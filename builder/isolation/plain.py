@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from builder.isolation.owners import Owners
 from builder.isolation.removal import remove_tree
 from builder.isolation.runner import Runner
 from builder.isolation.untouched import Exchanged, without_untouched
-from builder.rootfs.changes import Snapshot, changes
+from builder.rootfs.changes import Snapshot, Status, changes
 from builder.rootfs.directory import DirectoryTree
 from builder.rootfs.entry import Change, Entry, FileContent
 
@@ -52,13 +53,20 @@ class PlainRoot:
 
     def run(self, process: Process) -> None:
         with self._lock:
-            noted = self._owners.recorded and (process.uid, process.gid) != (0, 0)
-            existing = Snapshot.of(self._path).statuses if noted else {}
+            existing = self._existing() if self._owners.recorded else {}
+            # What root makes is root's already, but for the group that some directories give.
+            noted = (process.uid, process.gid) != (0, 0) or any(map(_gives_group, existing.values()))
             self._ran = True
             self._runner.run(process, self._path, self._directory / "run", self._running, self._exchanged)
-            if noted:
+            if existing and noted:
                 made = Snapshot.of(self._path).statuses.keys() - existing.keys()
-                self._owners.adopt(self._path, made, process.uid, process.gid)
+                self._owners.adopt(
+                    self._path,
+                    made,
+                    process.uid,
+                    process.gid,
+                    lambda path: path in existing and _gives_group(existing[path]),
+                )
 
     def commit(self) -> Iterable[Change]:
         with self._lock:
@@ -86,6 +94,9 @@ class PlainRoot:
         self._running.end()
         with self._lock:
             remove_tree(self._directory)
+
+    def _existing(self) -> Mapping[str, Status]:
+        return (Snapshot.of(self._path) if self._ran else self._before).statuses
 
     def _untouched(self, directory: Entry, after: Snapshot) -> bool:
         path = directory.path
@@ -118,3 +129,9 @@ class PlainRoot:
         finally:
             os.close(descriptor)
         return FileContent(str(path))
+
+
+def _gives_group(status: Status) -> bool:
+    """Whether it is a directory with the setgid bit."""
+    mode = status[3]
+    return stat.S_ISDIR(mode) and bool(mode & stat.S_ISGID)

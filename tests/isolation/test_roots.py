@@ -83,3 +83,18 @@ def test_directories_that_a_layer_only_implies_are_as_below(place: Place) -> Non
     assert "/var/run -> /run" in second
     assert second.splitlines()[-1].endswith(" x")
     assert "1770 77 /opt\n755 0 /opt/deep\n" in third
+
+
+def test_what_is_made_in_a_setgid_directory_has_its_group(place: Place) -> None:
+    """Of whomever makes it, and in directories below that are made later too."""
+    prepare = "mkdir -m 3777 /set; chgrp 7 /set; mkdir -m 777 /plain; chgrp 7 /plain"
+    make = "cd /set; echo x >file; ln -s file link; mkdir -p a/b; echo x >a/b/file; echo x >/plain/file"
+    remain = "echo x >/set/a/b/other; echo x >/set/own; chown 3:4 /set/own; chmod g-s /set/a; mkdir /set/a/c"
+    _, by_root, then = place("script", scripts=[prepare, make, remain])
+    assert by_root["changes"] == [
+        *("dir plain 777 0:7", "file plain/file 644 0:0 b'x\\n'", "dir set 3777 0:7", "dir set/a 2755 0:7"),
+        *("dir set/a/b 2755 0:7", "file set/a/b/file 644 0:7 b'x\\n'"),
+        *("file set/file 644 0:7 b'x\\n'", "symlink set/link 777 0:7 -> file"),
+    ]
+    assert {"file set/a/b/other 644 0:7 b'x\\n'", "file set/own 644 3:4 b'x\\n'"} <= set(then["changes"])
+    assert "dir set/a/c 755 0:0" in then["changes"]
