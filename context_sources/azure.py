@@ -15,7 +15,7 @@ import requests
 from azure.core import MatchConditions
 from azure.core import exceptions as core
 from azure.core.pipeline.transport import RequestsTransport
-from azure.storage.blob import BlobServiceClient
+from azure.storage.blob import BlobProperties, BlobServiceClient
 
 from builder.errors import ContextError, UsageError
 from context_sources.azure_address import connection_string_parts, custom_endpoint
@@ -124,6 +124,10 @@ def credential_for(address: BlobAddress, environment: Mapping[str, str]) -> tupl
     return identity_for(address.account_url, environment)
 
 
+def object_of(blob: BlobProperties) -> StoredObject:
+    return StoredObject(blob.name, blob.size, int(blob.last_modified.timestamp()) * 10**9, blob.etag)
+
+
 class Store:
     """One container."""
 
@@ -158,12 +162,12 @@ class Store:
     def listing(self, prefix: str, name: str) -> Iterator[StoredObject]:
         """Every blob whose name begins with `prefix`."""
 
-        def ask() -> list[Any]:
-            return self._asked(name, lambda: list(self._container.list_blobs(name_starts_with=prefix)))
+        def ask() -> list[StoredObject]:
+            return self._asked(
+                name, lambda: [object_of(blob) for blob in self._container.list_blobs(name_starts_with=prefix)]
+            )
 
-        blobs = answered(ask, name, self._settings)
-        for blob in blobs:
-            yield StoredObject(blob.name, blob.size, int(blob.last_modified.timestamp()) * 10**9, blob.etag)
+        yield from answered(ask, name, self._settings)
 
     def open_listed(self, stored: StoredObject, offset: int) -> Body:
         name = f"{self._address.account_url}/{self._address.container}/{quote(stored.key)}"

@@ -25,6 +25,7 @@ from context_sources.retry import Body, Broken, answered
 from context_sources.source import Fetched, FetchSettings
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
+LISTED = "items(name,size,updated,generation),nextPageToken"  # of 1.5 KB that the store says of an object
 ENDPOINT = "https://storage.googleapis.com"
 Result = TypeVar("Result")
 
@@ -87,6 +88,11 @@ def credentials_for(environment: Mapping[str, str]) -> tuple[google_credentials.
         return anonymous, "no credential was found, requests are anonymous"
 
 
+def object_of(blob: storage.Blob) -> StoredObject:
+    mtime = int(blob.updated.timestamp()) * 10**9 if blob.updated else 0
+    return StoredObject(blob.name, blob.size or 0, mtime, str(blob.generation))
+
+
 class Store:
     """One bucket. Listings come from the library; bodies from the JSON API itself, so that one request streams."""
 
@@ -116,10 +122,12 @@ class Store:
 
     def listing(self, prefix: str, name: str) -> Iterator[StoredObject]:
         """Every object whose name begins with `prefix`."""
-        blobs = self._answered(name, lambda: list(self._bucket.list_blobs(prefix=prefix, timeout=TIMEOUT, retry=None)))
-        for blob in blobs:
-            mtime = int(blob.updated.timestamp()) * 10**9 if blob.updated else 0
-            yield StoredObject(blob.name, blob.size or 0, mtime, str(blob.generation))
+
+        def ask() -> list[StoredObject]:
+            blobs = self._bucket.list_blobs(prefix=prefix, fields=LISTED, timeout=TIMEOUT, retry=None)
+            return [object_of(blob) for blob in blobs]
+
+        yield from self._answered(name, ask)
 
     def open_listed(self, stored: StoredObject, offset: int) -> Body:
         return self.open_at(stored.key, f"gs://{self._bucket.name}/{stored.key}", stored.version, offset)
