@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
@@ -164,17 +165,25 @@ def download_all(
         download(first, root / dockerfile, open_object, f"{name}{dockerfile}", count, settings)
         settings.dockerfile_seen(root / dockerfile)
         fetched = {path: stored for path, stored in fetched.items() if path != dockerfile}
+    left = deque(fetched.items())
+
+    def download_what_is_left() -> None:
+        while True:
+            try:
+                path, stored = left.popleft()
+            except IndexError:
+                return
+            download(stored, root / path, open_object, f"{name}{path}", count, settings)
+
     with ThreadPoolExecutor(IN_PARALLEL, "context-object") as pool:
-        jobs = [
-            pool.submit(download, stored, root / path, open_object, f"{name}{path}", count, settings)
-            for path, stored in fetched.items()
-        ]
+        # One job for each object would take 2 KB of memory for each.
+        jobs = [pool.submit(download_what_is_left) for _ in range(min(IN_PARALLEL, len(left)))]
         try:
             finished, _ = wait(jobs, return_when=FIRST_EXCEPTION)
             for job in finished:
                 job.result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            left.clear()
 
 
 def download(
