@@ -10,7 +10,8 @@ from builder.cli.arguments import Arguments
 from builder.cli.known_secrets import mask_environment
 from builder.cli.output import Output
 from builder.cli.registry_access import registry_access
-from builder.cli.settings import output_settings
+from builder.cli.settings import OutputSettings, output_settings
+from builder.cli.signals import HeldSignals
 from builder.cli.wiring import registries, work_directory
 from builder.errors import UsageError
 from builder.oci import layout
@@ -19,6 +20,8 @@ from builder.oci.manifest import ResolvedImage
 from builder.oci.reference import Reference
 from builder.outputs import write_names, write_results
 from builder.publish import check_push, registry_destinations
+from builder.registry.registries import Registries
+from builder.stopping import Stopping
 
 
 def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
@@ -28,10 +31,16 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     mask_environment(env, output.redactor)
     asked = output_settings(arguments, env)
     client = registries(registry_access(arguments, env), env, output)
+    path, stopping = Path(arguments.positionals[0]), Stopping()
+    with HeldSignals() as signals, work_directory(None, env) as work, stopping.calling(client.cancel):
+        signals.carry_out(lambda: _push(path, work, asked, client, output), stopping)
+    return 0
+
+
+def _push(path: Path, work: Path, asked: OutputSettings, client: Registries, output: Output) -> None:
     references = [Reference.parse(name) for name in asked.destinations]
     with ExitStack() as stack:
-        work = stack.enter_context(work_directory(None, env))
-        image = _read(Path(arguments.positionals[0]), work)
+        image = _read(path, work)
         write_names(asked.files, [str(reference) for reference in references], image.digest)
         destinations = [
             stack.enter_context(destination)
@@ -44,7 +53,6 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
         for destination in destinations:
             destination.copy(image)
     write_results(asked.files, [str(reference) for reference in references], image.digest)
-    return 0
 
 
 def _read(path: Path, scratch: Path) -> ResolvedImage | layout.StoredManifest:

@@ -1,8 +1,8 @@
 """SIGINT, SIGTERM and SIGHUP end a command in an orderly way.
 
-Most commands get an exception in the main thread. A build does not: an exception at any moment could come between
-making something and noting that it is to be removed. It works in a thread of its own, which no signal disturbs, and
-is asked to end.
+Short commands get an exception in the main thread. What makes files, mounts or transfers does not: an exception at any
+moment could come between making something and noting that it is to be removed. It works in a thread of its own, which
+no signal disturbs, and is asked to end.
 """
 
 from __future__ import annotations

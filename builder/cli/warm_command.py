@@ -15,6 +15,7 @@ from builder.cli.output import Output
 from builder.cli.output.quantities import counted
 from builder.cli.registry_access import registry_access
 from builder.cli.settings import build_args
+from builder.cli.signals import HeldSignals
 from builder.cli.wiring import registries, work_directory
 from builder.dockerfile.stages import parse
 from builder.errors import BuildError, UsageError
@@ -26,6 +27,7 @@ from builder.oci.platform import Platform
 from builder.oci.reference import Reference
 from builder.oci.verified import read_to_end
 from builder.plan import ExternalImage, PlanOptions, external_images
+from builder.stopping import Stopping
 from builder.store.store import Store, open_store
 
 _IMAGES = 2  # stored side by side; each image's layers are, too
@@ -42,7 +44,8 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
     directory = Path(arguments.text("cache-dir"))
     ttl, size = arguments.seconds("cache-ttl"), arguments.number("cache-dir-size")
     work_parent = Path(arguments.text("work-dir")) if arguments.text("work-dir") else None
-    with work_directory(work_parent, env) as work:
+    stopping = Stopping()
+    with HeldSignals() as signals, work_directory(work_parent, env) as work:
         store = open_store(directory, output, create=True, ttl=ttl, size=size)
         if store is None:
             raise UsageError(f"--cache-dir={directory} cannot be made", "name a directory that can be written")
@@ -50,9 +53,12 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
             # Before any thread exists: namespaces can be entered by a process with one thread only.
             isolation = choose("auto", work, output, store)
             _check_writable(store)
-            images = Images(registries(registry_access(arguments, env), env, output), output, store)
-            warmer = Warmer(store, images, isolation, LayerIndexes(work, store.indexes), output)
-            failures = warmer.warm_all(wanted, again=arguments.is_set("force"))
+            client = registries(registry_access(arguments, env), env, output)
+            indexes = LayerIndexes(work, store.indexes)
+            warmer = Warmer(store, Images(client, output, store), isolation, indexes, output, stopping)
+            with stopping.calling(client.cancel), stopping.calling(store.stop):
+                again = arguments.is_set("force")
+                failures = signals.carry_out(lambda: warmer.warm_all(wanted, again=again), stopping)
             _check_writable(store)
     return 1 if failures == len(wanted) else 0
 
@@ -66,9 +72,10 @@ class Warmer:
     isolation: Isolation
     indexes: LayerIndexes
     output: Output
+    stopping: Stopping
 
     def warm_all(self, wanted: Sequence[ExternalImage], *, again: bool) -> int:
-        """Store the images; how many of them could not be. What fails is told.
+        """Store the images; how many of them could not be. What fails is told. Raises BuildError when asked to stop.
 
         What is there already stays, unless `again`: then all of them are removed first.
         """
@@ -78,6 +85,7 @@ class Warmer:
                 work(image)
                 return True
             except BuildError as error:
+                self.stopping.check()
                 self.output.say(f"{image.reference} is not stored: {error.message}", "error")
                 return False
 

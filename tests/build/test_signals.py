@@ -8,16 +8,24 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from builder.oci.descriptor import sha256
-from tests.build.program import Builder, left_behind, tags
+from builder.oci import layout, media_types
+from builder.oci.blobs import MemoryBlob
+from builder.oci.descriptor import Descriptor, sha256
+from builder.oci.image import Layer
+from tests.build.program import CHECKOUT, Builder, left_behind, tags
+from tests.images import image
 from tests.servers.registry import RegistryServer
 from tests.servers.stalling import StallingServer, stalling_server
+from tests.store.consistency import assert_consistent
 
 
 def _started(process: subprocess.Popen[str], *lines: str) -> str:
@@ -117,9 +125,9 @@ def _incompressible(limpet: Builder, name: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("step", ["RUN true", "COPY Dockerfile /etc/"])
-def test_while_a_base_layer_comes(limpet: Builder, step: str) -> None:
-    """RUN unpacks the base, COPY reads it into an index: it is the registry that does not go on."""
+@contextmanager
+def _stalling_image(limpet: Builder) -> Iterator[StallingServer]:
+    """A registry with image stalls:1, whose layer never comes to its end."""
     data = _incompressible(limpet, "etc/large")
     layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": sha256(data), "size": len(data)}
     config = json.dumps(
@@ -139,6 +147,13 @@ def test_while_a_base_layer_comes(limpet: Builder, step: str) -> None:
         f"{blobs}{layer['digest']}": data,
     }
     with stalling_server(answers, f"{blobs}{layer['digest']}") as server:
+        yield server
+
+
+@pytest.mark.parametrize("step", ["RUN true", "COPY Dockerfile /etc/"])
+def test_while_a_base_layer_comes(limpet: Builder, step: str) -> None:
+    """RUN unpacks the base, COPY reads it into an index: it is the registry that does not go on."""
+    with _stalling_image(limpet) as server:
         limpet.dockerfile(f"FROM {server.host}/stalls:1\n{step}\n")
         process = limpet.start("--no-push", "--insecure-pull", "--custom-platform=linux/amd64")
         _end_when_stalled(limpet, server, process)
@@ -157,6 +172,38 @@ def test_while_a_layer_goes_up(limpet: Builder) -> None:
         _end_when_stalled(
             limpet, server, limpet.start(destination, "--insecure", "--skip-push-permission-check", "--isolation=none")
         )
+
+
+def test_while_warm_stores_a_layer(limpet: Builder, tmp_path: Path) -> None:
+    with _stalling_image(limpet) as server:
+        flags = (f"--image={server.host}/stalls:1", "--insecure-pull", "--customPlatform=linux/amd64")
+        process = _command(limpet, "warm", *flags, f"--work-dir={limpet.work}", f"--cache-dir={tmp_path}/store")
+        _end_when_stalled(limpet, server, process)
+        assert_consistent(tmp_path / "store")
+
+
+def test_while_push_sends_a_layer(limpet: Builder, tmp_path: Path) -> None:
+    data = _incompressible(limpet, "large")
+    layer = Layer(Descriptor.of(media_types.OCI_LAYER, data), sha256(data), MemoryBlob(data))
+    layout.write(tmp_path / "layout", image(layer))
+    with stalling_server({}, "upload") as server:
+        destination = f"--destination={server.host}/stalls:1"
+        _end_when_stalled(limpet, server, _command(limpet, "push", str(tmp_path / "layout"), destination, "--insecure"))
+
+
+def _command(limpet: Builder, *words: str) -> subprocess.Popen[str]:
+    """Another command than build, under way."""
+    limpet.work.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "builder", *words],
+        cwd=CHECKOUT,
+        env=limpet.environment({"TMPDIR": str(limpet.work)}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 @pytest.mark.parametrize("level", ["1", "9"])
