@@ -186,6 +186,6 @@ def _parsed(data: bytes, layer: Layer) -> list[Change]:
     try:
         if json.loads(head)["diff_id"] != layer.diff_id:
             raise ImageError("it is another layer's")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ImageError(f"it does not say whose it is: {error}") from error
     return decode_index(text)

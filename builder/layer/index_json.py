@@ -25,7 +25,7 @@ def decode_index(data: bytes) -> list[Change]:
     """What `encode_index` was given. Regular files have content None, but for USER_FILES. Raises ImageError."""
     try:
         return [_change(value) for value in json.loads(data)]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ImageError(f"it is no index of a layer: {error}") from error
 
 

@@ -74,8 +74,10 @@ def test_unpacking_sees_what_the_layer_has(tmp_path: Path) -> None:
         {"index.json": b'{"diff_id": "sha256:' + b"0" * 64 + b'"}\n[]'},
         {"index.json": b'{"diff_id": "' + LAYER.diff_id.encode() + b'"}\n[["?", "path"]]'},
         {"index.json": b'{"diff_id": "' + LAYER.diff_id.encode() + b'"}\n{"a": 1}'},
+        {"index.json": b'{"diff_id": "' + LAYER.diff_id.encode() + b'"}\n' + b"[" * 200_000},
+        {"index.json": b"[" * 200_000},
     ],
-    ids=["no index", "garbage", "of another layer", "unknown changes", "no list"],
+    ids=["no index", "garbage", "of another layer", "unknown changes", "no list", "nested", "nested head"],
 )
 def test_what_is_no_index_is_not_used_and_replaced(cache: DirectoryCache, told: Told, files: dict[str, bytes]) -> None:
     cache.put(key_of(LAYER), Entry(layer(files), "2024-01-01T00:00:00Z", ""), "")
