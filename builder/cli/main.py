@@ -80,7 +80,8 @@ def _run(arguments: Arguments, env: Mapping[str, str]) -> int:
             gc.enable()  # builder.__main__ has put it off until all modules are there
             return carry_out(arguments, env, output)
         except Interrupted as signal:
-            output.say(f"ended by signal {signal.number}; everything was cleaned up", "error")
+            left = "the work directory may be left behind" if signal.abandoned else "everything was cleaned up"
+            output.say(f"ended by signal {signal.number}; {left}", "error")
             raise
         except BrokenPipeError:
             raise
