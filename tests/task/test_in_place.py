@@ -114,7 +114,7 @@ def test_a_killed_build_is_undone_by_the_next(executor: str, context: Path) -> N
     script = """
     before=$(echo /*)
     $build --dockerfile=/context/Dockerfile.long >/limpet/work/log 2>&1 &
-    while ! grep -q '] up' /limpet/work/log; do :; done
+    while ! grep -qs '] up' /limpet/work/log; do :; done
     $build 2>&1 | grep 'another build' || exit 3
     kill -9 $!
     while [ -e /proc/$!/exe ]; do :; done
@@ -139,7 +139,7 @@ def test_sigterm_leaves_nothing_behind(executor: str, context: Path, tmp_path: P
     state() { stat -c '%A %u %g %n' / /etc /limpet /tmp; ls -A / /etc /limpet/work /free; ps -o comm; }
     state >/tmp/before
     $build >/limpet/log 2>&1 &
-    while ! grep -q '] up' /limpet/log; do :; done
+    while ! grep -qs '] up' /limpet/log; do :; done
     [ -e /etc/lost ] && [ ! -e /free/config.json ] || exit 3
     ps -o comm | grep -q busybox || exit 4
     kill -TERM $!
