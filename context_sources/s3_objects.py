@@ -69,13 +69,15 @@ class ObjectRequests:
         request = AWSRequest("GET", url, {"If-Match": etag, "User-Agent": self._manner.user_agent}, stream_output=True)
         if offset:
             request.headers["Range"] = f"bytes={offset}-"
-        if self._manner.region:
-            frozen = self._credentials.get_frozen_credentials()
-            auth.S3SigV4Auth(frozen, "s3", self._manner.region).add_auth(request)
         try:
+            if self._manner.region:
+                frozen = self._credentials.get_frozen_credentials()  # asks for new ones when these are about to expire
+                auth.S3SigV4Auth(frozen, "s3", self._manner.region).add_auth(request)
             answer = self._session.send(request.prepare())
         except NETWORK as error:
             raise Broken(f"the connection broke ({type(error).__name__})") from error
+        except (exceptions.BotoCoreError, exceptions.ClientError):
+            return None
         if answer.status_code not in (200, 206):
             answer.raw.drain_conn()
             answer.raw.close()
