@@ -139,7 +139,10 @@ def _hint(status: int, lookup: Lookup | None) -> str:
             return f"no credential for {lookup.repository}; looked in {lookup.places}"
         return f"the {lookup.credential.kind} from {lookup.credential.origin} does not allow it"
     if status == 404:
-        return "check the name; some registries answer so when a credential is missing"
+        return (
+            "check the name; some registries answer so when a credential is missing, and some (ECR) have a repository "
+            "only when it was created before"
+        )
     if status == 429:
         return "the registry limits how often it may be asked; a credential usually raises the limit"
     return "the registry failed; try again later" if is_transient(status) else ""

@@ -57,8 +57,13 @@ def _lock_existing(path: Path, how: int) -> int | None:
     descriptor = _opened(path, writing=how == fcntl.LOCK_EX)
     if not _lock(descriptor, how):
         return None
-    if not is_at(descriptor, path):
-        os.close(descriptor)
+    still_there = False
+    try:
+        still_there = is_at(descriptor, path)
+    finally:
+        if not still_there:
+            os.close(descriptor)
+    if not still_there:
         raise FileNotFoundError(path)
     return descriptor
 
