@@ -16,9 +16,10 @@ from pathlib import Path
 
 from builder.errors import IsolationError
 from builder.events import Listener
-from builder.files import ImageFiles, KnownIndexes, LayerIndexes, OpenRoots
+from builder.files import ImageFiles, LayerIndexes, OpenRoots
 from builder.isolation import Isolation
 from builder.isolation.emulation import runs_programs_of
+from builder.layer.index import KnownIndexes
 from builder.oci.config import ImageConfig
 from builder.oci.image import Image, Layer
 from builder.oci.media_types import ImageFormat

@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from builder.cache import CacheDamaged
 from builder.errors import BuildError
 from builder.isolation import Isolation, Root
 from builder.isolation.directories import open_directory
-from builder.layer.index import read_index
+from builder.layer.index import KnownIndexes, read_index
 from builder.layer.opened import opened
 from builder.oci.image import Image, Layer
 from builder.oci.media_types import layer_compression
@@ -31,24 +31,9 @@ from builder.rootfs.entry import Change, Entry, FileType
 from builder.rootfs.layered import LayeredTree
 from builder.rootfs.tree import Tree
 from builder.rootfs.users import USER_FILES
+from builder.stopping import check_wanted
 
 _READERS = 4  # layers read side by side
-
-
-class KnownIndexes(Protocol):
-    """Indexes of layers that outlive the build. No method raises. Thread-safe."""
-
-    def get(self, layer: Layer) -> list[Change] | None:
-        """The changes of `layer` in its order, with contents of USER_FILES only."""
-        ...
-
-    def put(self, layer: Layer, changes: Iterable[Change]) -> None:
-        """Keep the changes of `layer`, which have at least the contents of USER_FILES."""
-        ...
-
-    def unpacked(self, diff_id: str) -> Path | None:
-        """The layer by itself as a directory that stays as it is until the build ends, None if there is none."""
-        ...
 
 
 class LayerIndexes:
@@ -127,8 +112,7 @@ class LayerIndexes:
             )
 
     def _go_on(self, done: int) -> None:
-        if self._stopped():
-            raise BuildError("the build was stopped")
+        check_wanted(self._stopped)
 
     def _with_content(self, change: Change, layer: Layer, number: int) -> Change:
         if not isinstance(change, Entry) or change.type is not FileType.FILE or change.content is not None:

@@ -52,6 +52,7 @@ from builder.steps.step import (
     Step,
     WorkdirStep,
 )
+from builder.stopping import check_wanted
 
 
 class StepWork(Protocol):
@@ -113,8 +114,7 @@ class Workshop:
 
     def go_on(self) -> None:
         """Raise BuildError when the build was stopped."""
-        if self.stopped():
-            raise BuildError("the build was stopped")
+        check_wanted(self.stopped)
 
 
 class BuiltStage:

@@ -9,6 +9,12 @@ from contextlib import contextmanager
 from builder.errors import BuildError
 
 
+def check_wanted(stopped: Callable[[], bool]) -> None:
+    """Raise BuildError when `stopped` says that the work under way is no longer wanted."""
+    if stopped():
+        raise BuildError("the build was stopped")
+
+
 class Stopping:
     """Whether the work under way is to end soon: a call says so. Thread-safe.
 
@@ -26,8 +32,7 @@ class Stopping:
 
     def check(self) -> None:
         """Raise BuildError when the work is to end."""
-        if self._asked.is_set():
-            raise BuildError("the build was stopped")
+        check_wanted(self)
 
     def ask(self) -> None:
         """The work is to end. Returns when every function that `calling` was given has returned."""

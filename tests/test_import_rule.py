@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 # Each room may import itself, the rooms of lower rows, and what `EXTRA` grants.
 ROWS = [
     {"errors", "events", "once", "urls"},
-    {"oci", "rootfs", "stopping"},
+    {"stopping"},
+    {"oci", "rootfs"},
     {"dockerfile", "layer", "registry"},
     {"isolation", "cache", "steps"},
     {"store"},

@@ -14,13 +14,12 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from builder.cache.entry import Entry, LayerCache
 from builder.cache.key import CacheKey
 from builder.errors import BuildError, ImageError
 from builder.events import Listener, Message
-from builder.layer.index import read_index
+from builder.layer.index import KnownIndexes, read_index
 from builder.layer.index_json import decode_index, encode_index
 from builder.layer.writer import LayerFormat, write_layer
 from builder.oci.image import Layer
@@ -35,27 +34,11 @@ _LARGEST = 256 << 20  # bytes of JSON
 _WRITERS = 2
 
 
-class LocalIndexes(Protocol):
-    """See builder.files.KnownIndexes."""
-
-    def get(self, layer: Layer) -> list[Change] | None:
-        """The changes of `layer`."""
-        ...
-
-    def put(self, layer: Layer, changes: Iterable[Change]) -> None:
-        """Keep the changes of `layer`."""
-        ...
-
-    def unpacked(self, diff_id: str) -> Path | None:
-        """The layer as a directory."""
-        ...
-
-
 class CachedIndexes:
     """Indexes that this machine may have (`local`), or else the cache that `begin` names; see
-    builder.files.KnownIndexes. Thread-safe. No method raises."""
+    builder.layer.index.KnownIndexes. Thread-safe. No method raises."""
 
-    def __init__(self, work_dir: Path, listener: Listener, local: LocalIndexes | None = None) -> None:
+    def __init__(self, work_dir: Path, listener: Listener, local: KnownIndexes | None = None) -> None:
         self._work_dir = work_dir
         self._listener = listener
         self._local = local
@@ -78,7 +61,7 @@ class CachedIndexes:
                 self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="index-write")
 
     def get(self, layer: Layer) -> list[Change] | None:
-        """See builder.files.KnownIndexes."""
+        """See builder.layer.index.KnownIndexes."""
         found = self._local.get(layer) if self._local is not None else None
         if found is not None or self._cache is None or not self._asked or layer.descriptor.size < _SMALL:
             return found
@@ -100,14 +83,14 @@ class CachedIndexes:
         return found
 
     def put(self, layer: Layer, changes: Iterable[Change]) -> None:
-        """See builder.files.KnownIndexes."""
+        """See builder.layer.index.KnownIndexes."""
         if self._local is not None:
             self._local.put(layer, changes)
         if self.wants(layer):
             self.saw(layer, list(changes))
 
     def unpacked(self, diff_id: str) -> Path | None:
-        """See builder.files.KnownIndexes."""
+        """See builder.layer.index.KnownIndexes."""
         return self._local.unpacked(diff_id) if self._local is not None else None
 
     def wants(self, layer: Layer) -> bool:

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from builder.layer.contents import spool_file
 from builder.layer.pipeline import TarStream
 from builder.layer.tar import TarReader
 from builder.layer.whiteouts import change_of
+from builder.oci.image import Layer
 from builder.oci.media_types import Compression
 from builder.rootfs.entry import Change, Entry, FileType
+
+
+class KnownIndexes(Protocol):
+    """Indexes of layers that outlive the build. No method raises. Thread-safe."""
+
+    def get(self, layer: Layer) -> list[Change] | None:
+        """The changes of `layer` in its order, with contents of USER_FILES only."""
+        ...
+
+    def put(self, layer: Layer, changes: Iterable[Change]) -> None:
+        """Keep the changes of `layer`, which have at least the contents of USER_FILES."""
+        ...
+
+    def unpacked(self, diff_id: str) -> Path | None:
+        """The layer by itself as a directory that stays as it is until the build ends, None if there is none."""
+        ...
 
 
 def read_index(

@@ -83,21 +83,14 @@ def parse_manifest(data: bytes, content_type: str, name: str) -> Index | Manifes
 
     Raises ImageError for schema 1, for what is not an image, and for documents that are both or neither.
     """
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise ImageError(f"the manifest of {name} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ImageError(f"the manifest of {name} is not a JSON object")
+    value = _document(data, f"the manifest of {name}")
     media_type = str(value.get("mediaType") or content_type.partition(";")[0].strip())
     if media_type in _SCHEMA1 or value.get("schemaVersion") == 1:
         raise ImageError(
             f"{name} is a Docker schema 1 image, a format that registries dropped",
             "push it again with any current tool, e.g. skopeo copy",
         )
-    if "manifests" in value and ("layers" in value or "config" in value):
-        # CVE-2021-41190: readers disagree on what such a document is.
-        raise ImageError(f"the manifest of {name} claims to be both an index and an image")
+    _refuse_both(value, f"the manifest of {name}")
     if media_type in media_types.INDEXES or (media_type not in media_types.MANIFESTS and "manifests" in value):
         return _index(value, media_type, name)
     if media_type in media_types.MANIFESTS or "layers" in value:
@@ -116,14 +109,8 @@ class Named:
 
 def named_by(data: bytes, name: str) -> Named:
     """What the manifest `data` names, whatever its config and layers are. Raises ImageError when it is malformed."""
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise ImageError(f"{name} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ImageError(f"{name} is not a JSON object")
-    if "manifests" in value and ("layers" in value or "config" in value):
-        raise ImageError(f"{name} claims to be both an index and an image")  # as in parse_manifest
+    value = _document(data, name)
+    _refuse_both(value, name)
     lists = {key: value.get(key, []) for key in ("layers", "manifests")}
     lists["config"] = [value["config"]] if "config" in value else []
     if ("config" in value) == ("manifests" in value) or not all(isinstance(each, list) for each in lists.values()):
@@ -133,6 +120,22 @@ def named_by(data: bytes, name: str) -> Named:
         tuple(map(Descriptor.from_json, lists["config"] + lists["layers"])),
         tuple(map(Descriptor.from_json, lists["manifests"])),
     )
+
+
+def _document(data: bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise ImageError(f"{what} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ImageError(f"{what} is not a JSON object")
+    return value
+
+
+def _refuse_both(value: Mapping[str, Any], what: str) -> None:
+    """CVE-2021-41190: readers disagree on what a document with the members of both kinds is."""
+    if "manifests" in value and ("layers" in value or "config" in value):
+        raise ImageError(f"{what} claims to be both an index and an image")
 
 
 def _index(value: Mapping[str, Any], media_type: str, name: str) -> Index:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, cast
 
-from builder.errors import BuildError
 from builder.oci.descriptor import Blob
 from builder.oci.image import Image
+from builder.stopping import check_wanted
 
 _PIECE = 1 << 16  # bytes between two looks: zeros are compressed a thousand times and more
 
@@ -49,14 +49,14 @@ class _Stoppable(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         if size < 0:
             return self.readall()
-        self._check()
+        check_wanted(self._stopped)
         return self._stream.read(min(size, _PIECE))
 
     def readall(self) -> bytes:
         return b"".join(iter(lambda: self.read(_PIECE), b""))
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # BufferedReader passes a memoryview
-        self._check()
+        check_wanted(self._stopped)
         data = self._stream.read(min(len(buffer), _PIECE))
         buffer[: len(data)] = data
         return len(data)
@@ -65,7 +65,3 @@ class _Stoppable(io.RawIOBase):
         if not self.closed:
             self._stream.close()
         super().close()
-
-    def _check(self) -> None:
-        if self._stopped():
-            raise BuildError("the build was stopped")

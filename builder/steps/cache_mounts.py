@@ -21,8 +21,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from builder.errors import BuildError, ContextError
+from builder.errors import ContextError
 from builder.steps.step import CacheMount
+from builder.stopping import check_wanted
 
 _POLL = 0.1  # seconds between two looks at a lock: a waiting flock could not be interrupted
 _NEW = ".new"
@@ -88,16 +89,14 @@ class CacheMounts:
             if slot == 0 or mount.sharing != "locked":
                 self._make(home, slot, mount, key, fill)
                 continue
-            if self._stopped():
-                raise BuildError("the build was stopped")
+            check_wanted(self._stopped)
             time.sleep(_POLL)
 
     def _make(self, home: Path, slot: int, mount: CacheMount, key: str, fill: Fill | None) -> None:
         """Make the directory of `slot`, unless somebody else just did. Half-made ones are never seen."""
         with ExitStack() as stack:
             while not _lock(home / "lock", fcntl.LOCK_EX, stack):
-                if self._stopped():
-                    raise BuildError("the build was stopped")
+                check_wanted(self._stopped)
                 time.sleep(_POLL)
             path, new = home / str(slot), home / f"{slot}{_NEW}"
             if path.is_dir():

@@ -9,12 +9,13 @@ import stat
 from collections.abc import Callable, Hashable
 from pathlib import Path
 
-from builder.errors import BuildError, ContextError
+from builder.errors import ContextError
 from builder.rootfs.entry import Entry, FileContent, FileType
 from builder.rootfs.paths import join
 from builder.rootfs.tree import Tree
 from builder.steps import sources
 from builder.steps.sources import Source
+from builder.stopping import check_wanted
 
 _NODES = {
     FileType.CHARACTER_DEVICE: stat.S_IFCHR,
@@ -40,8 +41,7 @@ def materialise(tree: Tree, path: str, into: Path, *, link: bool, stopped: Calla
     directories: list[tuple[str, Entry]] = []
     try:
         for found in sources.walk(tree, Source(path, "", entry), ()):
-            if stopped():
-                raise BuildError("the build was stopped")
+            check_wanted(stopped)
             target = join(str(into), found.relative) if found.relative else str(into)
             if found.entry.type is FileType.DIRECTORY:
                 os.mkdir(target, 0o700)

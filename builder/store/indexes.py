@@ -16,7 +16,7 @@ KIND = "indexes"
 
 
 class StoredIndexes:
-    """The indexes of a store; see builder.files.KnownIndexes. Thread-safe."""
+    """The indexes of a store; see builder.layer.index.KnownIndexes. Thread-safe."""
 
     def __init__(self, entries: Entries, unpacked: Callable[[str], Path | None]) -> None:
         """`unpacked` finds the directory of a layer by its diff_id."""
