@@ -59,7 +59,7 @@ class Target:
         self._real: dict[str, str] = {"": ""}  # archive's directory -> real directory
         self._before: dict[str, os.stat_result] = {}  # existing directories that were entered, as they were
         self._directories: dict[str, Entry] = {}  # real path -> metadata to give at the end
-        self._existing: set[str] = set()  # of those, the ones that lower layers brought
+        self._existing: set[str] = set()  # of those, the ones that were there when their entry came
         self._written: set[str] = set()  # real paths that this layer brought, and the directories above them
         self._covering: set[str] = set()  # directories (real paths) in the place of something else of this layer
         self._implied: dict[str, None] = {}  # directories (real paths) that were made without an entry of their own
@@ -209,8 +209,7 @@ class Target:
         except FileExistsError:
             if self.is_directory(real):
                 self._directory(real)  # remembers how it was
-                if real not in self._written:
-                    self._existing.add(real)
+                self._existing.add(real)
             else:
                 self._remove(real)
                 os.mkdir(name, 0o700, dir_fd=directory.fd)

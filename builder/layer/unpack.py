@@ -157,9 +157,14 @@ class _Overlay:
 
     def _make_whiteout(self, real: str) -> None:
         try:
-            # Its directory may have been replaced since, by something that hides what is below as well.
-            if self._target.real(real) == real:
-                self._target.whiteout(real)
+            unmoved = self._target.real(real) == real
+        except ImageError:  # it leads nowhere any more: through a symlink to itself, say
+            unmoved = False
+        # Its directory may have been replaced since, by something that hides what is below as well.
+        if not unmoved:
+            return
+        try:
+            self._target.whiteout(real)
         except PermissionError as error:
             raise IsolationError(
                 f"cannot make overlayfs whiteout {real}: {error.strerror}", "this needs Linux 5.8 or root"

@@ -188,6 +188,12 @@ def test_directory_metadata_is_of_its_entry_and_its_attributes_too(root: Path) -
     assert stat.S_IMODE(os.lstat(root / "d").st_mode) == 0o700
 
 
+def test_a_directory_s_entry_may_come_after_what_is_inside(root: Path) -> None:
+    lay(root, directory("d", xattrs={"user.old": b"1"}))
+    lay(root, file("d/x"), directory("d"))
+    assert os.listxattr(root / "d") == []
+
+
 def test_directories_without_an_entry_keep_their_mtime(root: Path) -> None:
     lay(root, directory("d/e", mtime=5), file("d/e/x"), file("d/e/y"), directory("d", mtime=6))
     lay(root, file("d/e/new"), Whiteout("d/e/x"))
@@ -298,6 +304,12 @@ def test_overlay_form(root: Path, xattr: str) -> None:
     assert os.lstat(root / "d").st_mtime_ns == 5
     assert stat.S_ISREG(os.lstat(root / "replaced").st_mode)
     assert sorted(found.implied) == ["again", "implied"]
+
+
+def test_a_whiteout_whose_directory_became_a_symlink_to_itself(root: Path) -> None:
+    layer = tar_of([directory("a"), Whiteout("a/gone"), symlink("a", "a")])
+    unpack(io.BytesIO(layer), root, form="overlay", overlay_xattr="user")
+    assert os.readlink(root / "a") == "a"
 
 
 @pytest.mark.parametrize(
