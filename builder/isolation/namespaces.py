@@ -27,11 +27,11 @@ from builder.isolation.probe import try_overlay_on
 from builder.isolation.removal import remove_tree
 from builder.isolation.seccomp import filter_program
 from builder.isolation.specification import Abilities, specification
-from builder.isolation.store import KeptLayers, LayerStore, Observer, unpack_layer
+from builder.isolation.store import KeptLayers, LayerStore, Observer, observed, unpack_layer
 from builder.isolation.untouched import Exchanged
 from builder.layer.unpack import NeedsLayersBelow
 from builder.oci.image import Image, Layer
-from builder.rootfs.entry import Change, Entry
+from builder.rootfs.entry import Entry
 
 # linux/capability.h: CHOWN, FOWNER, FSETID, SYS_ADMIN (trusted.*), MKNOD, SETFCAP
 _UNPACKING = frozenset((0, 3, 4, 21, 27, 31))
@@ -171,11 +171,8 @@ def unpack_plain(
     root.mkdir(mode=0o755)
     os.chmod(root, 0o755)
     for layer in image.layers:
-        observed = observer is not None and layer.origin and observer.wants(layer)  # one that was not made here
-        seen: list[Change] | None = [] if observed else None
-        unpack_layer(layer, root, "plain", "trusted", owners.set if owners.recorded else None, not_applied, seen)
-        if observer is not None and seen is not None:
-            observer.saw(layer, seen)
+        with observed(layer, observer, made_here=not layer.origin) as seen:
+            unpack_layer(layer, root, "plain", "trusted", owners.set if owners.recorded else None, not_applied, seen)
 
 
 def abilities(ground: Ground, kind: OverlayKind) -> Abilities:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -66,6 +67,20 @@ class Observer(Protocol):
     def saw(self, layer: Layer, changes: list[Change]) -> None:
         """The changes of `layer`, with contents of USER_FILES."""
         ...
+
+
+@contextmanager
+def observed(layer: Layer, observer: Observer | None, *, made_here: bool) -> Iterator[list[Change] | None]:
+    """Where the changes of `layer` are to be noted while it is unpacked, for an `observer` who wants them.
+
+    None where there is none, and for a layer that a step of this build made.
+    """
+    if observer is None or made_here or not observer.wants(layer):
+        yield None
+        return
+    seen: list[Change] = []
+    yield seen
+    observer.saw(layer, seen)
 
 
 class LayerStore:
@@ -167,12 +182,11 @@ class LayerStore:
 
         os.chmod(into, _NO_ROOT_ENTRY)
         owner = set_owner if self._owners.recorded else None
-        observed = self._observer is not None and not self.is_of_this_build(layer) and self._observer.wants(layer)
-        seen: list[Change] | None = [] if observed else None
-        with worked(self._listener, "unpack", layer.descriptor.digest):
+        with (
+            observed(layer, self._observer, made_here=self.is_of_this_build(layer)) as seen,
+            worked(self._listener, "unpack", layer.descriptor.digest),
+        ):
             implied = unpack_layer(layer, into, "overlay", self._xattr, owner, not_applied, seen).implied
-        if self._observer is not None and seen is not None:
-            self._observer.saw(layer, seen)
         if os.stat(into).st_mode & 0o7777 == _NO_ROOT_ENTRY:
             os.chmod(into, 0o755)
             implied = ("", *implied)
