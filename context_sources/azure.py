@@ -1,53 +1,28 @@
-"""`https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB` or `.../PREFIX/`, by azure-storage-blob."""
+"""`https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB` or `.../PREFIX/`, by the REST API of Blob Storage."""
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import email.utils
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import requests
-from azure.core import MatchConditions
-from azure.core import exceptions as core
-from azure.core.pipeline.transport import RequestsTransport
-from azure.storage.blob import BlobProperties, BlobServiceClient
+import urllib3
 
 from builder.errors import ContextError, UsageError
-from context_sources.azure_address import connection_string_parts, custom_endpoint
-from context_sources.http_body import TIMEOUT, TRANSIENT_STATUS
+from context_sources.azure_address import BlobAddress, custom_endpoint
+from context_sources.azure_credentials import Anonymous, Refused, credential_for
+from context_sources.azure_listing import NotAListing, read_page
+from context_sources.http_body import TIMEOUT, body_of, broken_by, raw_chunks
 from context_sources.http_session import configure, proxies_for
 from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_archive, fetch_tree
 from context_sources.retry import Body, Broken, answered
 from context_sources.source import Fetched, FetchSettings
 
-REQUEST_SIZE = 16 << 20  # the library reads one answer into memory before it gives any of it
-PIECE = 1 << 20
-ENTRA_ERROR = re.compile(r"AADSTS\d+: [^\r\n]{0,300}")
+VERSION = "2021-12-02"  # of the API: names that are no XML are encoded from 2021-02-12 on
 NOT_SAS = ("snapshot", "versionid")
-Result = TypeVar("Result")
-logging.getLogger("azure").addHandler(logging.NullHandler())  # else its warnings go to standard error by themselves
-
-
-@dataclass(frozen=True, slots=True)
-class BlobAddress:
-    """`account_url` is scheme, host and, for custom endpoints, the account's path; `sas` is a signed query or ""."""
-
-    account_url: str
-    account: str
-    container: str
-    blob: str
-    snapshot: str = ""
-    version: str = ""
-    sas: str = field(default="", repr=False)
-
-    @property
-    def shown(self) -> str:
-        return f"{self.account_url}/{self.container}/{self.blob}"
 
 
 def parse(location: str, environment: Mapping[str, str]) -> BlobAddress:
@@ -65,6 +40,8 @@ def parse(location: str, environment: Mapping[str, str]) -> BlobAddress:
         raise UsageError(
             "--context: the URL names no container", "use https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"
         )
+    if {".", ".."} & {container, *blob.split("/")}:
+        raise UsageError(f"--context: {root}{path} has a part . or .., which no URL of a blob can have")
     query = parse_qsl(parts.query, keep_blank_values=True)
     named = {key.lower(): value for key, value in query if key.lower() in NOT_SAS}
     sas = urlencode([(key, value) for key, value in query if key.lower() not in NOT_SAS])
@@ -93,39 +70,10 @@ class AzureSource:
         name = address.shown
         if address.blob.endswith("/"):
             return fetch_tree(store.listing(address.blob, name), address.blob, store.open_listed, name, into, settings)
-        properties = store.properties()
-        etag, version = properties.etag, getattr(properties, "version_id", None) or ""
+        etag, version = store.etag_and_version()
         revision, kind = (version, "version") if version else (etag.strip('"'), "etag")
         open_at = partial(store.open_at, address.blob, name, etag)
         return fetch_archive(open_at, name, revision, kind, into, settings)
-
-
-def credential_for(address: BlobAddress, environment: Mapping[str, str]) -> tuple[Any, str]:
-    """A credential of the library's, and what it is, in words. The most explicit one is taken."""
-    if address.sas:
-        return address.sas, "the credential was the SAS in the URL"
-    parts = connection_string_parts(environment.get("AZURE_STORAGE_CONNECTION_STRING", ""))
-    for key, name in (
-        (environment.get("AZURE_STORAGE_ACCESS_KEY", ""), "AZURE_STORAGE_ACCESS_KEY"),
-        (environment.get("AZURE_STORAGE_KEY", ""), "AZURE_STORAGE_KEY"),
-        (parts.get("AccountKey", ""), "the key in AZURE_STORAGE_CONNECTION_STRING"),
-    ):
-        if key:
-            account = parts.get("AccountName", address.account) if name.startswith("the key") else address.account
-            return {"account_name": account, "account_key": key.strip()}, f"the credential was {name}"
-    for token, name in (
-        (environment.get("AZURE_STORAGE_SAS_TOKEN", ""), "AZURE_STORAGE_SAS_TOKEN"),
-        (parts.get("SharedAccessSignature", ""), "the SAS in AZURE_STORAGE_CONNECTION_STRING"),
-    ):
-        if token:
-            return token.strip().lstrip("?"), f"the credential was {name}"
-    from context_sources.azure_identity import identity_for
-
-    return identity_for(address.account_url, environment)
-
-
-def object_of(blob: BlobProperties) -> StoredObject:
-    return StoredObject(blob.name, blob.size, int(blob.last_modified.timestamp()) * 10**9, blob.etag)
 
 
 class Store:
@@ -134,40 +82,47 @@ class Store:
     def __init__(self, address: BlobAddress, settings: FetchSettings) -> None:
         self._settings = settings
         self._address = address
-        credential, self._used = credential_for(address, settings.environment)
-        self._anonymous = credential is None
-        session = requests.Session()  # the library's own keeps ten connections
-        configure(session, settings.environment)
-        service = BlobServiceClient(
-            address.account_url,
-            credential=credential,
-            max_single_get_size=REQUEST_SIZE,
-            max_chunk_get_size=REQUEST_SIZE,
-            retry_total=0,  # Limpet tries again itself, from where the transfer broke off
-            proxies=proxies_for(address.account_url, settings.environment),
-            transport=RequestsTransport(session=session, connection_timeout=TIMEOUT[0], read_timeout=TIMEOUT[1]),
-        )
-        self._container = service.get_container_client(address.container)
-        settings.log("debug", f"{address.shown}: {self._used}")
+        self._credential = credential_for(address, settings.environment)
+        self._session = requests.Session()
+        configure(self._session, settings.environment)
+        self._proxies = proxies_for(address.account_url, settings.environment)
+        root = urlsplit(address.account_url)
+        self._origin = f"{root.scheme}://{root.netloc}"
+        self._container = f"{root.path}/{quote(address.container)}"
+        which = {"snapshot": address.snapshot, "versionid": address.version}
+        self._state = {name: value for name, value in which.items() if value}
+        settings.log("debug", f"{address.shown}: {self._credential.used}")
 
-    def _blob(self, key: str) -> Any:
-        return self._container.get_blob_client(
-            key, snapshot=self._address.snapshot or None, version_id=self._address.version or None
-        )
-
-    def properties(self) -> Any:
-        name, blob = self._address.shown, self._blob(self._address.blob)
-        return answered(lambda: self._asked(name, blob.get_blob_properties), name, self._settings)
+    def etag_and_version(self) -> tuple[str, str]:
+        """Of the blob, as they are now; the version is "" where the account keeps none."""
+        name, key = self._address.shown, self._address.blob
+        headers = answered(lambda: self._asked("HEAD", key, self._state, {}, name).headers, name, self._settings)
+        if not headers.get("ETag"):
+            raise ContextError(f"{name}: the store does not say its ETag", "is this an endpoint of Blob Storage?")
+        return headers["ETag"], headers.get("x-ms-version-id", "")
 
     def listing(self, prefix: str, name: str) -> Iterator[StoredObject]:
         """Every blob whose name begins with `prefix`."""
+        marker, query = "", {"restype": "container", "comp": "list", "prefix": prefix}
+        while True:
+            blobs, following = answered(partial(self._page, query, name), name, self._settings)
+            yield from blobs
+            if not following:
+                return
+            if following == marker:
+                raise ContextError(f"{name}: the store lists the same page again and again")
+            marker = query["marker"] = following
 
-        def ask() -> list[StoredObject]:
-            return self._asked(
-                name, lambda: [object_of(blob) for blob in self._container.list_blobs(name_starts_with=prefix)]
-            )
-
-        yield from answered(ask, name, self._settings)
+    def _page(self, query: Mapping[str, str], name: str) -> tuple[list[StoredObject], str]:
+        response = self._asked("GET", "", query, {}, name)
+        try:
+            return read_page(raw_chunks(response))
+        except NotAListing as error:
+            raise ContextError(
+                f"{name}: the store answers with no list of blobs: {error}", "is this an endpoint of Blob Storage?"
+            ) from error
+        finally:
+            response.close()
 
     def open_listed(self, stored: StoredObject, offset: int) -> Body:
         name = f"{self._address.account_url}/{self._address.container}/{quote(stored.key)}"
@@ -175,56 +130,64 @@ class Store:
 
     def open_at(self, key: str, name: str, etag: str, offset: int) -> Body:
         """Raises Broken or ContextError."""
-        condition = {
-            "etag": etag if etag.startswith('"') else f'"{etag}"',
-            "match_condition": MatchConditions.IfNotModified,
+        headers = {"If-Match": etag if etag.startswith('"') else f'"{etag}"'}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        response = self._asked("GET", key, self._state, headers, name)
+        if response.headers.get("ETag", "").strip('"') != etag.strip('"'):
+            response.close()
+            raise self._refused(412, "", name)
+        body = body_of(response)
+        return Body(body.chunks, body.offset, body.total, etag, body.close)
+
+    def _asked(
+        self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], name: str
+    ) -> requests.Response:
+        """The answer, a success; `key` "" is the container. Raises Broken or ContextError."""
+        path = f"{self._container}/{quote(key)}" if key else self._container
+        sent = {
+            "Accept-Encoding": "identity",
+            "User-Agent": "limpet",
+            "x-ms-date": email.utils.formatdate(usegmt=True),
+            "x-ms-version": VERSION,
+            **headers,
         }
-        blob = self._blob(key)
-        download = self._asked(name, lambda: blob.download_blob(offset=offset or None, max_concurrency=1, **condition))
-        return Body(self._pieces(download.chunks(), name), offset, offset + download.size, etag, lambda: None)
-
-    def _pieces(self, answers: Iterator[bytes], name: str) -> Iterator[bytes]:
-        while (answer := self._asked(name, lambda: next(answers, None))) is not None:
-            for at in range(0, len(answer), PIECE):
-                yield answer[at : at + PIECE]
-
-    def _asked(self, name: str, call: Callable[[], Result]) -> Result:
         try:
-            return call()
-        except (core.ServiceRequestError, core.ServiceResponseError, core.IncompleteReadError, OSError) as error:
+            sent |= self._credential.headers(method, path, query, sent)
+        except Refused as error:
+            raise ContextError(f"{name}: {error}; {self._credential.used}", error.hint) from error
+        in_url = "&".join(filter(None, (urlencode(query, quote_via=quote, safe=""), self._credential.sas)))
+        try:
+            response = self._session.request(
+                method,
+                f"{self._origin}{path}?{in_url}",
+                headers=sent,
+                stream=method == "GET",
+                timeout=TIMEOUT,
+                allow_redirects=False,  # a signature or token is meant for this host
+                proxies=self._proxies,
+            )
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise Broken(f"the connection broke ({type(error).__name__})") from error
-        except core.ClientAuthenticationError as error:
-            if said := ENTRA_ERROR.search(error.message or ""):
-                raise ContextError(
-                    f"{name}: Microsoft Entra ID gives no token: {said[0]}; {self._used}",
-                    "check AZURE_TENANT_ID and AZURE_CLIENT_ID, and what the application trusts: its federated "
-                    "credentials or its secret",
-                ) from error
-            if error.response is None:
-                raise ContextError(
-                    f"{name}: no request can be made with the credential; {self._used}",
-                    "check that it is complete: a key is base64, a client secret belongs to its tenant",
-                ) from error
-            raise self._refused(error.status_code or 401, error.reason or "", name) from error
-        except core.HttpResponseError as error:
-            status = error.status_code or 0
-            if status in TRANSIENT_STATUS:
-                raise Broken(f"{status} {error.reason}") from error
-            raise self._refused(status, error.reason or "", name) from error
-        except core.AzureError as error:
-            raise ContextError(f"{name}: {type(error).__name__}; {self._used}") from error
-        except ValueError as error:  # a key that is not base64, for one
-            raise ContextError(f"{name}: the library refuses its settings; {self._used}", "check the key") from error
+        if response.status_code in (200, 206):
+            return response
+        response.close()
+        raise broken_by(response) or self._refused(response.status_code, response.reason, name)
 
     def _refused(self, status: int, reason: str, name: str) -> ContextError:
+        used = self._credential.used
         if status == 412:
             return ContextError(f"{name} changed while it was fetched", "start the build again", transient=True)
         ways = "AZURE_STORAGE_ACCESS_KEY, a SAS in the URL, AZURE_STORAGE_CONNECTION_STRING or a workload identity"
         if status == 404:
             # To strangers a private container does not exist.
-            hint = f"check the address; for a private container set {ways}" if self._anonymous else "check the address"
-            return ContextError(f"{name}: no such blob or container; {self._used}", hint)
+            hint = (
+                f"check the address; for a private container set {ways}"
+                if isinstance(self._credential, Anonymous)
+                else "check the address"
+            )
+            return ContextError(f"{name}: no such blob or container; {used}", hint)
         if status in (401, 403, 409):
             hint = f"give it the role Storage Blob Data Reader, or set {ways}"
-            return ContextError(f"{name}: {status} {reason}; {self._used}", hint)
-        return ContextError(f"{name}: the store answers {status} {reason}; {self._used}")
+            return ContextError(f"{name}: {status} {reason}; {used}", hint)
+        return ContextError(f"{name}: the store answers {status} {reason}; {used}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 # The public cloud and the sovereign ones: China, Germany (closed in 2021), the US government. Accounts with a DNS zone
@@ -14,6 +15,23 @@ BLOB_HOST = re.compile(
     re.IGNORECASE,
 )
 ENDPOINT = "AZURE_STORAGE_BLOB_ENDPOINT"
+
+
+@dataclass(frozen=True, slots=True)
+class BlobAddress:
+    """`account_url` is scheme, host and, for custom endpoints, the account's path; `sas` is a signed query or ""."""
+
+    account_url: str
+    account: str
+    container: str
+    blob: str
+    snapshot: str = ""
+    version: str = ""
+    sas: str = field(default="", repr=False)
+
+    @property
+    def shown(self) -> str:
+        return f"{self.account_url}/{self.container}/{self.blob}"
 
 
 def connection_string_parts(text: str) -> dict[str, str]:

@@ -169,7 +169,7 @@ def test_what_is_not_there(url: str, environment: dict[str, str], fetcher: Fetch
 
 
 def test_a_cut_connection_goes_on(url: str, environment: dict[str, str], site: Front, fetcher: Fetcher) -> None:
-    site.fault(CutResponse(2_000_000), "GET", "big.tar", times=2)
+    site.fault(CutResponse(1_000_000), "GET", "big.tar", times=2)
     assert tree(fetcher(f"{url}/private/big.tar", environment, allow_http=True).path) == BIG_FILES
     assert site.count("GET", "big.tar") >= 3
 
