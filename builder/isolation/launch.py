@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 
 from builder.errors import CommandFailed, IsolationError
 
-SANDBOX = Path(__file__).with_name("sandbox.py")
+# Imported, the program's byte code is used or made as for every module: to compile it would be half of its start.
+_START = "import sys; sys.path.append(sys.argv.pop(1)); import sandbox; sys.exit(sandbox.main())"
 KILL_NOW = signal.SIGUSR1  # as the sandbox program understands it
 READY = b"ready\n"  # what the sandbox program reports before it waits
 GO = b"go\n"
@@ -93,9 +94,8 @@ def launch(
     report, report_end = os.pipe()
     out, out_end = os.pipe()
     inherited = [spec_end, report_end, *([] if listener is None else [listener])]
-    arguments = [sys.executable, "-I", "-S", "-B", str(SANDBOX), *map(str, inherited)]
     try:
-        process = running.start(arguments, inherited, out_end)
+        process = running.start([*_program(), *map(str, inherited)], inherited, out_end)
     except BaseException:
         os.close(spec_fd)
         os.close(report)
@@ -121,6 +121,16 @@ def launch(
     if running.ended and not said:
         raise IsolationError("the build was stopped")
     _judge(said, process.returncode)
+
+
+def _program() -> list[str]:
+    """The start of the command line of the sandbox program; its arguments follow."""
+    flags = ["-I", "-S"]
+    if sys.dont_write_bytecode:
+        flags.append("-B")
+    if sys.pycache_prefix:
+        flags += ["-X", f"pycache_prefix={sys.pycache_prefix}"]
+    return [sys.executable, *flags, "-c", _START, str(Path(__file__).parent)]
 
 
 def _hand_over(

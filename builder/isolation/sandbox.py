@@ -1,12 +1,12 @@
 """The program that becomes the process of a RUN step.
 
-It is started as `python -I -S -B sandbox.py SPEC_FD REPORT_FD [LISTENER_FD]` and imported by nobody: it may use the
-standard library only, and little of that, since every RUN waits for its start (json, typing and socket would be a
-third of it). SPEC_FD is a pipe with one marshalled dict (see `builder.isolation.specification`, which makes it);
-secrets come this way and no other. To REPORT_FD it writes `exit CODE` when the command ran, `error TEXT` when the
-sandbox could not be made; where "wait" is true, before that a line `ready`, and nothing more is done before SPEC_FD
-has a line `go`. LISTENER_FD is a unix socket that gets the descriptor of the seccomp filter, when the specification
-has one.
+`builder.isolation.launch` starts a Python that imports this file as its only module, without Limpet's packages, with
+the arguments SPEC_FD REPORT_FD [LISTENER_FD]; Limpet itself never imports it. It may use the standard library only,
+and little of that, since every RUN waits for its start (json, typing and socket would be a third of it). SPEC_FD is a
+pipe with one marshalled dict (see `builder.isolation.specification`, which makes it); secrets come this way and no
+other. To REPORT_FD it writes `exit CODE` when the command ran, `error TEXT` when the sandbox could not be made; where
+"wait" is true, before that a line `ready`, and nothing more is done before SPEC_FD has a line `go`. LISTENER_FD is a
+unix socket that gets the descriptor of the seccomp filter, when the specification has one.
 
 Three processes take part:
 
@@ -21,18 +21,20 @@ import ctypes
 import errno
 import marshal
 import os
-import signal
 import stat
 import sys
 from binascii import a2b_base64
 
 TYPE_CHECKING = False  # what the typing module, which takes milliseconds to load, would say
 if TYPE_CHECKING:
+    import signal
     import socket
     from collections.abc import Callable
     from typing import Any, NoReturn
 
     Spec = dict[str, Any]
+else:
+    import _signal as signal  # the same without the enums, which take milliseconds, too
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -732,7 +734,3 @@ def main() -> int:
     wait_for(child)
     kill_descendants()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
