@@ -8,15 +8,14 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-import requests
 import urllib3
 
 from builder.errors import ContextError, UsageError
 from context_sources.azure_address import BlobAddress, custom_endpoint
 from context_sources.azure_credentials import Anonymous, Refused, credential_for
 from context_sources.azure_listing import NotAListing, read_page
-from context_sources.http_body import TIMEOUT, body_of, broken_by, raw_chunks
-from context_sources.http_session import configure, proxies_for
+from context_sources.http_body import body_of, broken_by, raw_chunks
+from context_sources.http_session import connections_to
 from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_archive, fetch_tree
 from context_sources.retry import Body, Broken, answered
 from context_sources.source import Fetched, FetchSettings
@@ -83,9 +82,7 @@ class Store:
         self._settings = settings
         self._address = address
         self._credential = credential_for(address, settings.environment)
-        self._session = requests.Session()
-        configure(self._session, settings.environment)
-        self._proxies = proxies_for(address.account_url, settings.environment)
+        self._connections = connections_to(address.account_url, settings.environment)
         root = urlsplit(address.account_url)
         self._origin = f"{root.scheme}://{root.netloc}"
         self._container = f"{root.path}/{quote(address.container)}"
@@ -142,7 +139,7 @@ class Store:
 
     def _asked(
         self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], name: str
-    ) -> requests.Response:
+    ) -> urllib3.BaseHTTPResponse:
         """The answer, a success; `key` "" is the container. Raises Broken or ContextError."""
         path = f"{self._container}/{quote(key)}" if key else self._container
         sent = {
@@ -158,21 +155,21 @@ class Store:
             raise ContextError(f"{name}: {error}; {self._credential.used}", error.hint) from error
         in_url = "&".join(filter(None, (urlencode(query, quote_via=quote, safe=""), self._credential.sas)))
         try:
-            response = self._session.request(
+            response = self._connections.urlopen(
                 method,
                 f"{self._origin}{path}?{in_url}",
                 headers=sent,
-                stream=method == "GET",
-                timeout=TIMEOUT,
-                allow_redirects=False,  # a signature or token is meant for this host
-                proxies=self._proxies,
+                preload_content=method != "GET",
+                decode_content=False,
+                retries=False,
+                redirect=False,  # a signature or token is meant for this host
             )
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Broken(f"the connection broke ({type(error).__name__})") from error
-        if response.status_code in (200, 206):
+        if response.status in (200, 206):
             return response
         response.close()
-        raise broken_by(response) or self._refused(response.status_code, response.reason, name)
+        raise broken_by(response) or self._refused(response.status, response.reason or "", name)
 
     def _refused(self, status: int, reason: str, name: str) -> ContextError:
         used = self._credential.used

@@ -144,10 +144,10 @@ class Store:
 
         response = self._asked(name, ask)
         if response.status_code in (200, 206):
-            body = body_of(response)
+            body = body_of(response.raw)
             return Body(body.chunks, body.offset, body.total, generation, body.close)
         response.close()
-        raise broken_by(response) or self._refused(response.status_code, response.reason, name)
+        raise broken_by(response.raw) or self._refused(response.status_code, response.reason, name)
 
     def _answered(self, name: str, call: Callable[[], Result]) -> Result:
         return answered(lambda: self._asked(name, call), name, self._settings)

@@ -1,4 +1,4 @@
-"""HTTP sessions that take proxies and certificates from the given environment, and look nowhere else."""
+"""HTTP with proxies and certificates from the given environment, and from nowhere else."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import os
 import ssl
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import certifi
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 
 from builder.errors import UsageError
+from context_sources.http_body import TIMEOUT
 
 # For one host: more than requests that go out at once.
 KEPT_CONNECTIONS = 32
@@ -75,6 +77,28 @@ def configure(session: requests.Session, environment: Mapping[str, str]) -> None
     session.trust_env = False
     session.mount("https://", TrustingAdapter(trust(environment)))
     session.mount("http://", HTTPAdapter(pool_maxsize=KEPT_CONNECTIONS))
+
+
+def connections_to(url: str, environment: Mapping[str, str]) -> urllib3.PoolManager:
+    """Connections to the host of `url`, by the environment's certificates and proxy. Raises UsageError."""
+    context = trust(environment)
+    options: dict[str, Any] = {
+        "ssl_context": context,
+        "maxsize": KEPT_CONNECTIONS,
+        "timeout": urllib3.Timeout(connect=TIMEOUT[0], read=TIMEOUT[1]),
+    }
+    proxy = next(iter(proxies_for(url, environment).values()), "")
+    if not proxy:
+        return urllib3.PoolManager(**options)
+    parts = urlsplit(proxy)
+    user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    headers = urllib3.make_headers(proxy_basic_auth=user) if user != ":" else None
+    try:
+        return urllib3.ProxyManager(proxy, proxy_headers=headers, proxy_ssl_context=context, **options)
+    except urllib3.exceptions.HTTPError as error:
+        raise UsageError(
+            f"the proxy for {parts.hostname}: {error}", "use http://HOST:PORT or https://HOST:PORT"
+        ) from error
 
 
 def proxies_for(url: str, environment: Mapping[str, str]) -> dict[str, str]:

@@ -107,7 +107,7 @@ class Download:
         if response.status_code == 416:
             response.close()
             raise ContextError(f"{self.name} changed while it was fetched", "start the build again", transient=True)
-        body = body_of(response)
+        body = body_of(response.raw)
         if not offset:
             self._version = body.version
             self.modified = _seconds(response.headers.get("Last-Modified", ""))
@@ -155,7 +155,7 @@ class Download:
         if status in (200, 206, 416):
             return response
         response.close()
-        broken = broken_by(response)
+        broken = broken_by(response.raw)
         if broken is not None:
             raise broken
         used = f"the credential was {login.origin}" if login else "no credential was sent"
