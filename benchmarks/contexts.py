@@ -58,8 +58,6 @@ class Contents:
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--fetch"]:
-        return fetch_once(sys.argv[2], Path(sys.argv[3]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", action="append", default=[], choices=SOURCES, help="repeatable")
@@ -82,17 +80,9 @@ def main() -> int:
     return 0
 
 
-def fetch_once(location: str, into: Path) -> int:
-    """What is measured: a new process that fetches one context."""
-    from context_sources import FetchSettings, fetch
-
-    fetch(location, into, FetchSettings(environment=os.environ, allow_http=True))
-    return 0
-
-
 def run(race: Race, work: Path, rounds: int) -> dict[str, Any]:
     into = work / "into"
-    limpet = [sys.executable, str(Path(__file__)), "--fetch", race.location, str(into)]
+    limpet = [sys.executable, str(ROOT / "benchmarks/fetch_context.py"), race.location, str(into)]
     plain = ["bash", "-o", "pipefail", "-ec", race.plain]
     environment = {"PATH": os.environ["PATH"], "HOME": str(work), "INTO": str(into), **race.environment}
     found: dict[str, list[Measurement]] = {"limpet": [], "plain": []}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import certifi
 
-from context_sources.http_session import ca_bundle
+from context_sources.http_environment import ca_bundle
 
 _CERTIFICATE = re.compile(r"-----BEGIN (?:TRUSTED )?CERTIFICATE-----.+?-----END (?:TRUSTED )?CERTIFICATE-----", re.S)
 

@@ -14,7 +14,7 @@ from botocore import UNSIGNED, configprovider, credentials, exceptions
 from botocore.config import Config
 
 from builder.errors import ContextError
-from context_sources.http_session import ca_bundle, proxies_for
+from context_sources.http_environment import ca_bundle, proxies_for
 from context_sources.objects import IN_PARALLEL
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 30, 60  # seconds

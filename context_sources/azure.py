@@ -15,7 +15,7 @@ from context_sources.azure_address import BlobAddress, custom_endpoint
 from context_sources.azure_credentials import Anonymous, Refused, credential_for
 from context_sources.azure_listing import NotAListing, read_page
 from context_sources.http_body import body_of, broken_by, raw_chunks
-from context_sources.http_session import connections_to
+from context_sources.http_connections import connections_to
 from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_archive, fetch_tree
 from context_sources.retry import Body, Broken, answered
 from context_sources.source import Fetched, FetchSettings

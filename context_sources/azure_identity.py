@@ -19,7 +19,8 @@ from azure.core.pipeline.transport import RequestsTransport
 from builder.errors import ContextError, UsageError
 from context_sources.azure_credentials import Anonymous, Credential, Refused
 from context_sources.http_body import TIMEOUT, TRANSIENT_STATUS
-from context_sources.http_session import configure, proxies_for
+from context_sources.http_environment import proxies_for
+from context_sources.http_session import configure
 from context_sources.retry import Broken
 
 AUTHORITIES = {

@@ -19,7 +19,8 @@ from google.cloud import storage
 
 from builder.errors import ContextError, UsageError
 from context_sources.http_body import TIMEOUT, TRANSIENT_STATUS, body_of, broken_by
-from context_sources.http_session import configure, proxies_for
+from context_sources.http_environment import proxies_for
+from context_sources.http_session import configure
 from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_archive, fetch_tree
 from context_sources.retry import Body, Broken, answered
 from context_sources.source import Fetched, FetchSettings

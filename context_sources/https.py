@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import email.utils
 import hashlib
-import netrc
 import os
 import re
 from collections.abc import Mapping
@@ -14,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
-import requests
 import urllib3
+from urllib3.exceptions import HTTPError, ProxyError, SSLError
 
 from builder.errors import ContextError, UsageError
 from context_sources.archive import unpack
-from context_sources.http_body import TIMEOUT, body_of, broken_by
-from context_sources.http_session import configure, proxies_for
+from context_sources.http_body import body_of, broken_by
+from context_sources.http_connections import connections_to
 from context_sources.redaction import without_userinfo
 from context_sources.retry import Body, Broken, opened, resumed
 from context_sources.source import Fetched, FetchSettings
@@ -92,8 +91,7 @@ class Download:
         self._extra = header_file(settings.header_file)
         self._version = ""
         self.modified: int | None = None  # what the server said when it was opened at 0, in seconds since 1970
-        self._session = requests.Session()
-        configure(self._session, settings.environment)
+        self._connections: dict[tuple[str, str], urllib3.PoolManager] = {}
         self.name = without_userinfo(location)
 
     def open_at(self, offset: int) -> Body:
@@ -104,16 +102,16 @@ class Download:
             if self._version.startswith('"'):
                 headers["If-Range"] = self._version
         response = self._get(headers)
-        if response.status_code == 416:
+        if response.status == 416:
             response.close()
             raise ContextError(f"{self.name} changed while it was fetched", "start the build again", transient=True)
-        body = body_of(response.raw)
+        body = body_of(response)
         if not offset:
             self._version = body.version
             self.modified = _seconds(response.headers.get("Last-Modified", ""))
         return body
 
-    def _get(self, headers: Mapping[str, str]) -> requests.Response:
+    def _get(self, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         url = self._url
         for _ in range(MOST_REDIRECTS):
             if not url.startswith("https://") and not (url.startswith("http://") and self._settings.allow_http):
@@ -124,20 +122,24 @@ class Download:
                 )
             login = self._login(url)
             response = self._request(url, {**headers, **(login.headers if login else {})})
-            if response.status_code not in REDIRECTS or "Location" not in response.headers:
+            if response.status not in REDIRECTS or "Location" not in response.headers:
                 return self._checked(response, login)
             url = urljoin(url, response.headers["Location"])
-            self._settings.log("debug", f"{self.name}: {response.status_code} to {without_userinfo(url)}")
+            self._settings.log("debug", f"{self.name}: {response.status} to {without_userinfo(url)}")
             response.close()
         raise ContextError(f"{self.name}: more than {MOST_REDIRECTS} redirects")
 
-    def _request(self, url: str, headers: Mapping[str, str]) -> requests.Response:
-        proxies = proxies_for(url, self._settings.environment)
+    def _request(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         try:
-            return self._session.get(
-                url, headers=dict(headers), stream=True, timeout=TIMEOUT, allow_redirects=False, proxies=proxies
+            parts = urlsplit(url)
+            connections = self._connections.get((parts.scheme, parts.netloc))
+            if connections is None:
+                connections = connections_to(url, self._settings.environment)
+                self._connections[parts.scheme, parts.netloc] = connections
+            return connections.request(
+                "GET", url, headers=headers, redirect=False, retries=False, preload_content=False
             )
-        except requests.exceptions.SSLError as error:
+        except SSLError as error:
             reason = reason_of(error)
             if "CERTIFICATE_VERIFY_FAILED" not in str(error):
                 raise Broken(reason) from error
@@ -145,17 +147,17 @@ class Download:
                 f"{self.name}: the server's certificate is not trusted: {reason}",
                 "name a bundle with the server's CA by SSL_CERT_FILE, or its directory by SSL_CERT_DIR",
             ) from error
-        except requests.exceptions.ProxyError as error:
+        except ProxyError as error:
             raise Broken(f"the proxy refused: {reason_of(error)}") from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (HTTPError, OSError) as error:
             raise Broken(reason_of(error)) from error
 
-    def _checked(self, response: requests.Response, login: Login | None) -> requests.Response:
-        status = response.status_code
+    def _checked(self, response: urllib3.BaseHTTPResponse, login: Login | None) -> urllib3.BaseHTTPResponse:
+        status = response.status
         if status in (200, 206, 416):
             return response
         response.close()
-        broken = broken_by(response.raw)
+        broken = broken_by(response)
         if broken is not None:
             raise broken
         used = f"the credential was {login.origin}" if login else "no credential was sent"
@@ -183,7 +185,7 @@ class Download:
 
 
 def reason_of(error: BaseException) -> str:
-    """The innermost reason of an error of requests, without addresses of objects."""
+    """The innermost reason of an error of urllib3, without addresses of objects."""
     while (inner := getattr(error, "reason", None) or (error.args[0] if error.args else None)) is not None:
         if not isinstance(inner, BaseException):
             break
@@ -203,6 +205,8 @@ def netrc_login(host: str, environment: Mapping[str, str]) -> Login | None:
         path = os.path.join(environment["HOME"], ".netrc")
     if not path or not os.path.isfile(path):
         return None
+    import netrc  # few have one
+
     try:
         entry = netrc.netrc(path).authenticators(host)
     except netrc.NetrcParseError as error:

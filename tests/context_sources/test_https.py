@@ -12,7 +12,7 @@ import pytest
 
 from builder.errors import ContextError, UsageError
 from tests.context_sources.conftest import FILES, QUICK, Fetcher, archive_of, tree
-from tests.servers import web
+from tests.servers import tinyproxy, web
 from tests.servers.certificates import Authority
 from tests.servers.front import Answer, CutResponse, Front, Without, front
 from tests.servers.web import WebServer, web_server
@@ -227,6 +227,26 @@ def test_a_proxy_is_used_unless_the_host_is_excepted(server: WebServer, fetcher:
         for exception in ("*", "127.0.0.1", "127.0.0.0/8", "example.com, 127.0.0.1"):
             fetcher(location, {**environment, "no_proxy": exception}, allow_http=True)
         assert proxy.count("GET") == 1
+
+
+def test_a_proxy_that_wants_a_login(
+    server: WebServer, site: Front, trusting: dict[str, str], tmp_path: Path, fetcher: Fetcher
+) -> None:
+    if reason := tinyproxy.missing():
+        pytest.skip(reason)
+    with tinyproxy.tinyproxy(tmp_path) as (proxy, log):
+        for name, location in (("http_proxy", server.host), ("https_proxy", site.host)):
+            scheme = name.partition("_")[0]
+            environment = {**trusting, name: f"http://me:secret@{proxy}"}
+            fetched = fetcher(f"{scheme}://{location}/context.tar.gz", environment, allow_http=True)
+            assert tree(fetched.path) == FILES
+        assert f"CONNECT {site.host}" in log.read_text() and f"GET http://{server.host}/" in log.read_text()
+        for name, location in (("http_proxy", server.host), ("https_proxy", site.host)):
+            with pytest.raises(ContextError, match="401") as caught:
+                scheme = name.partition("_")[0]
+                environment = {**trusting, name: f"http://me:wrong@{proxy}"}
+                fetcher(f"{scheme}://{location}/context.tar.gz", environment, allow_http=True)
+            assert "wrong" not in str(caught.value)
 
 
 def test_nobody_listens(fetcher: Fetcher) -> None:

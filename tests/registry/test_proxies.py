@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +15,8 @@ from builder.oci.reference import Reference
 from builder.registry.connections import Proxies
 from tests.registry.conftest import Connect
 from tests.servers.front import Front
-from tests.servers.registry import RegistryServer, free_port, wait_for
+from tests.servers.registry import RegistryServer, free_port
+from tests.servers.tinyproxy import missing, tinyproxy
 
 
 @pytest.mark.parametrize(
@@ -60,21 +59,10 @@ def test_variables() -> None:
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A tinyproxy that wants a password, and its log."""
-    if shutil.which("tinyproxy") is None:
-        pytest.skip("tinyproxy is not installed")
-    port, log = free_port(), tmp_path / "log"
-    config = tmp_path / "tinyproxy.conf"
-    config.write_text(
-        f'Port {port}\nListen 127.0.0.1\nLogFile "{log}"\nLogLevel Info\nBasicAuth me secret\nAllow 127.0.0.1\n'
-        "Timeout 30\nMaxClients 10\n"
-    )
-    process = subprocess.Popen(["tinyproxy", "-d", "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(f"127.0.0.1:{port}", process)
-        yield f"127.0.0.1:{port}", log
-    finally:
-        process.kill()
-        process.wait()
+    if reason := missing():
+        pytest.skip(reason)
+    with tinyproxy(tmp_path) as running:
+        yield running
 
 
 @contextlib.contextmanager
