@@ -18,9 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from builder.layer.format import LayerFormat
 from builder.layer.index import read_index
 from builder.layer.unpack import unpack
-from builder.layer.writer import LayerFormat, write_layer
+from builder.layer.writer import write_layer
 from builder.oci.media_types import Compression
 from builder.rootfs.entry import Entry, FileContent, FileType
 

@@ -13,13 +13,12 @@ from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExec
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder.errors import IsolationError
 from builder.events import Listener
 from builder.files import ImageFiles, LayerIndexes, OpenRoots
-from builder.isolation import Isolation
 from builder.isolation.emulation import runs_programs_of
-from builder.layer.index import KnownIndexes
 from builder.oci.config import ImageConfig
 from builder.oci.image import Image, Layer
 from builder.oci.media_types import ImageFormat
@@ -30,6 +29,10 @@ from builder.reuse import Reuse
 from builder.stage import BuiltStage, Results, StageSettings, StepWork, Workshop, build_stage
 from builder.steps.step import BindMount, CopyStep, FromImage, FromStage, RunStep, Step
 from builder.stopping import Stopping
+
+if TYPE_CHECKING:
+    from builder.isolation import Isolation
+    from builder.layer.index import KnownIndexes
 
 ResolveImage = Callable[[str, Platform], Image]
 LayerWritten = Callable[[Layer], None]

@@ -15,14 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from builder.cache import CacheDamaged
 from builder.errors import BuildError
-from builder.isolation import Isolation, Root
 from builder.isolation.directories import open_directory
-from builder.layer.index import KnownIndexes, read_index
-from builder.layer.opened import opened
 from builder.oci.image import Image, Layer
 from builder.oci.media_types import layer_compression
 from builder.oci.stoppable import stoppable
@@ -32,6 +29,10 @@ from builder.rootfs.layered import LayeredTree
 from builder.rootfs.tree import Tree
 from builder.rootfs.users import USER_FILES
 from builder.stopping import check_wanted
+
+if TYPE_CHECKING:
+    from builder.isolation import Isolation, Root
+    from builder.layer.index import KnownIndexes
 
 _READERS = 4  # layers read side by side
 
@@ -100,6 +101,9 @@ class LayerIndexes:
         return self._read(layer, USER_FILES.__contains__)
 
     def _read(self, layer: Layer, wanted: Callable[[str], bool] = lambda path: True) -> list[Change]:
+        from builder.layer.index import read_index  # a build that is cached looks into no layer
+        from builder.layer.opened import opened
+
         spool = Path(tempfile.mkdtemp(prefix="contents-", dir=self._work_dir))
         with opened(layer) as stream:
             return read_index(

@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from builder.cache import Entry
 from builder.errors import BuildError, CommandFailed, IsolationError
@@ -29,10 +29,9 @@ from builder.events import (
     worked,
 )
 from builder.files import ImageFiles, LayerIndexes, OpenRoots
-from builder.isolation import Process, Root
+from builder.layer.format import LayerFormat
 from builder.layer.leave_out import leave_out
 from builder.layer.squash import squash
-from builder.layer.writer import LayerFormat, write_layer
 from builder.oci.config import History
 from builder.oci.image import Image, Layer
 from builder.plan import Base, PlannedStage, StageBase
@@ -53,6 +52,9 @@ from builder.steps.step import (
     WorkdirStep,
 )
 from builder.stopping import check_wanted
+
+if TYPE_CHECKING:
+    from builder.isolation import Process, Root
 
 
 class StepWork(Protocol):
@@ -358,6 +360,8 @@ class _Builder:
         shop = self._shop
 
         def write() -> Layer:
+            from builder.layer.writer import write_layer  # a build that is cached writes none
+
             with worked(shop.listener, "compress", step.text, self._planned.display):
                 return write_layer(changes, shop.blobs, shop.settings.layer_format, go_on=shop.go_on)
 

@@ -6,18 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from builder.isolation import Process
 from builder.rootfs.entry import Change
 from builder.rootfs.tree import Tree
 from builder.stage import Results
-from builder.steps.add import AddSettings, FetchGit, add_changes
 from builder.steps.cache_mounts import CacheMounts
 from builder.steps.context import ContextTree
 from builder.steps.copy import CopySettings, copy_changes
 from builder.steps.download import Downloads
 from builder.steps.mounts import MountPreparer, Secrets
-from builder.steps.run import run_process
 from builder.steps.step import (
     AddStep,
     CopyStep,
@@ -31,7 +29,10 @@ from builder.steps.step import (
     WorkdirStep,
     origins_of,
 )
-from builder.steps.workdir import workdir_changes
+
+if TYPE_CHECKING:
+    from builder.isolation import Process
+    from builder.steps.add import FetchGit
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +79,22 @@ class StepWorkOf:
 
     def add(self, step: AddStep, destination: Tree) -> list[Change]:
         """See builder.steps.add.add_changes."""
+        from builder.steps.add import AddSettings, add_changes
+
         settings = AddSettings(self._inputs.work_dir, self._inputs.fetch_git, self._inputs.downloads)
         return add_changes(step, self._inputs.context, destination, self._settings, settings)
 
     def workdir(self, step: WorkdirStep, destination: Tree) -> list[Change]:
         """See builder.steps.workdir.workdir_changes."""
+        from builder.steps.workdir import workdir_changes
+
         return workdir_changes(step, destination, self._inputs.created)
 
     @contextmanager
     def process(self, step: RunStep, root: Tree, output: Callable[[bytes], None]) -> Iterator[Process]:
         """See builder.steps.run.run_process."""
+        from builder.steps.run import run_process
+
         with run_process(step, root, self._preparer, output) as process:
             yield replace(process, hostname=self._inputs.hostname)
 

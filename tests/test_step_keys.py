@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.layer.writer import LayerFormat
+from builder.layer.format import LayerFormat
 from builder.oci.image import Image
 from builder.oci.platform import Platform
 from builder.stage import StageSettings

@@ -14,18 +14,20 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder.cache.entry import Entry, LayerCache
 from builder.cache.key import CacheKey
 from builder.errors import BuildError, ImageError
 from builder.events import Listener, Message
-from builder.layer.index import KnownIndexes, read_index
-from builder.layer.index_json import decode_index, encode_index
-from builder.layer.writer import LayerFormat, write_layer
+from builder.layer.format import LayerFormat
 from builder.oci.image import Layer
 from builder.oci.media_types import layer_compression
 from builder.rootfs.entry import BytesContent, Change, FileType
 from builder.rootfs.entry import Entry as File
+
+if TYPE_CHECKING:
+    from builder.layer.index import KnownIndexes
 
 _FORM = "1"  # of an index: another one has other keys
 _FILE = "index.json"
@@ -141,6 +143,9 @@ def key_of(layer: Layer) -> CacheKey:
 
 
 def _entry(layer: Layer, changes: Iterable[Change], work_dir: Path) -> Entry:
+    from builder.layer.index_json import encode_index  # a build that is cached writes and reads none
+    from builder.layer.writer import write_layer
+
     data = json.dumps({"diff_id": layer.diff_id}).encode() + b"\n" + encode_index(changes)
     file = File(_FILE, FileType.FILE, size=len(data), content=BytesContent(data))
     scratch = Path(tempfile.mkdtemp(prefix="index-", dir=work_dir))  # it is sent from there
@@ -151,6 +156,8 @@ def _entry(layer: Layer, changes: Iterable[Change], work_dir: Path) -> Entry:
 
 def _read(entry: Entry, layer: Layer, work_dir: Path) -> list[Change]:
     """The changes of `layer` by `entry`. Raises BuildError where that is not what it is, OSError."""
+    from builder.layer.index import read_index
+
     found = entry.layer
     if found.descriptor.size > _LARGEST:
         raise ImageError("it is too large")
@@ -165,6 +172,8 @@ def _read(entry: Entry, layer: Layer, work_dir: Path) -> list[Change]:
 
 
 def _parsed(data: bytes, layer: Layer) -> list[Change]:
+    from builder.layer.index_json import decode_index
+
     head, _, text = data.partition(b"\n")
     try:
         if json.loads(head)["diff_id"] != layer.diff_id:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.build import BuildSettings, build, cross_stage_sources, stages_of
 from builder.cache.indexes import CachedIndexes
@@ -61,7 +61,9 @@ from builder.steps.context import ContextTree
 from builder.steps.download import Downloads
 from builder.steps.mounts import Secrets
 from builder.stopping import Stopping
-from builder.store.store import Store
+
+if TYPE_CHECKING:
+    from builder.store.store import Store
 
 
 def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:

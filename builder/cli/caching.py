@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder.build import owners_of
 from builder.cache import CacheDamaged
@@ -22,7 +23,9 @@ from builder.plan import CacheView, Plan
 from builder.registry.registries import Registries
 from builder.reuse import Reuse, ReuseSettings, look_up
 from builder.step_keys import KeySources, plan_keys
-from builder.store.travelling import TravellingMounts
+
+if TYPE_CHECKING:
+    from builder.store.travelling import TravellingMounts
 
 
 @contextmanager
@@ -51,6 +54,8 @@ def travelling_mounts(
     """What `--cache-mounts` asks for."""
     if cache is None or asked.mounts == "local":
         return None
+    from builder.store.travelling import TravellingMounts
+
     return TravellingMounts(cache, work, listener, ttl=asked.ttl)
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from builder.errors import BuildError
 from builder.events import Listener
@@ -19,7 +20,9 @@ from builder.once import Once
 from builder.plan import BaseImage, ExternalImage
 from builder.registry.pull import resolve
 from builder.registry.registries import Registries
-from builder.store.store import Store
+
+if TYPE_CHECKING:
+    from builder.store.store import Store
 
 
 class Images:

@@ -77,6 +77,7 @@ def _run(arguments: Arguments, env: Mapping[str, str]) -> int:
             if command.announces:
                 output.say(f"Limpet {__version__}")
             carry_out = command.load()
+            gc.freeze()  # what was loaded stays: it is not looked through again and again
             gc.enable()  # builder.__main__ has put it off until all modules are there
             return carry_out(arguments, env, output)
         except Interrupted as signal:

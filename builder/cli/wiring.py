@@ -20,18 +20,16 @@ from builder.dockerfile.patterns import PatternMatcher, read_ignore_file
 from builder.errors import UsageError
 from builder.events import Listener, Message, Transfer
 from builder.isolation.removal import remove_large_tree
-from builder.layer.writer import LayerFormat
+from builder.layer.format import LayerFormat
 from builder.oci.media_types import Compression
 from builder.oci.reference import Reference
 from builder.once import Once
 from builder.plan.history import timestamp
-from builder.registry.artifact import pull_artifact
 from builder.registry.credentials.chain import Credentials
 from builder.registry.registries import Registries
 from builder.stage import StageSettings
 from builder.steps.download import last_modified
 from builder.stopping import Stopping
-from builder.store.store import Store, open_store
 from builder.urls import without_user
 from context_sources.authorities import in_one_file
 from context_sources.fetch import fetch
@@ -40,6 +38,8 @@ from context_sources.git_address import parse as parse_git_address
 from context_sources.schemes import kind_of
 
 if TYPE_CHECKING:
+    from builder.registry.artifact import Artifact
+    from builder.store.store import Store
     from context_sources.git import Checkout
 
 
@@ -81,6 +81,10 @@ def registries(access: RegistryAccess, env: Mapping[str, str], output: Output) -
 
 def local_store(asked: CacheSettings, listener: Listener) -> Store | None:
     """The store that `--cache-dir` means; None where nobody asked for one and the default is not there."""
+    if not asked.make_directory and not asked.directory.is_dir():
+        return None
+    from builder.store.store import open_store  # as for every other import in a function: few builds need it
+
     return open_store(asked.directory, listener, create=asked.make_directory, ttl=asked.ttl, size=asked.directory_size)
 
 
@@ -126,10 +130,16 @@ def fetch_context(
         allow_http=asked.allow_http,
         make_filter=make_filter,
         dockerfile_seen=dockerfile_seen,
-        registry_pull=lambda text: pull_artifact(Reference.parse(text), client),
+        registry_pull=lambda text: _pull_artifact(text, client),
     )
     into.mkdir(exist_ok=True)
     return fetch(location, into, settings)
+
+
+def _pull_artifact(text: str, client: Registries) -> Artifact:
+    from builder.registry.artifact import pull_artifact
+
+    return pull_artifact(Reference.parse(text), client)
 
 
 def git_options(asked: Mapping[str, str]) -> sources.GitOptions:

@@ -6,7 +6,6 @@ Every function raises ValueError for text that is not in its format.
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 
 _UNITS = {
     "ns": 1,
@@ -30,6 +29,8 @@ def parse_duration(text: str) -> int:
     sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
     if rest == "0":
         return 0
+    from decimal import Decimal  # few Dockerfiles have a duration or a size
+
     total = at = 0
     while match := _PART.match(rest, at):
         total += int(Decimal(match[1]) * _UNITS[match[2]])
@@ -44,6 +45,8 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if not match:
         raise ValueError(f"invalid size {text!r}")
+    from decimal import Decimal
+
     power = "kmgtp".index(match[2].lower()) + 1 if match[2] else 0
     size = int(Decimal(match[1]) * 1024**power)
     if size > _LONGEST:

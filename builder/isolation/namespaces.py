@@ -16,7 +16,6 @@ from typing import Protocol
 from builder.events import Listener, Message
 from builder.isolation import Process, Root, syscalls
 from builder.isolation.enter import Entered
-from builder.isolation.fake_ids import faked_ids
 from builder.isolation.implied import restore_implied
 from builder.isolation.launch import Running, launch
 from builder.isolation.mount_points import MountPoints
@@ -25,7 +24,6 @@ from builder.isolation.owners import Owners, RealOwners, RecordedOwners
 from builder.isolation.plain import PlainRoot
 from builder.isolation.probe import try_overlay_on
 from builder.isolation.removal import remove_tree
-from builder.isolation.seccomp import filter_program
 from builder.isolation.specification import Abilities, specification
 from builder.isolation.store import KeptLayers, LayerStore, Observer, observed, unpack_layer
 from builder.isolation.untouched import Exchanged
@@ -208,6 +206,9 @@ class NamespaceRunner:
                 spec = specification(process, points, directory, self.abilities, stack)
                 listener = None
                 if self.faked is not None:
+                    from builder.isolation.fake_ids import faked_ids  # most pods have all ids
+                    from builder.isolation.seccomp import filter_program
+
                     listener = stack.enter_context(faked_ids(process, root, self.faked))
                     spec["filter"] = filter_program()
                 launch(running, spec, process.output, listener)

@@ -9,7 +9,6 @@ import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO, Protocol, cast
@@ -18,13 +17,14 @@ import zstandard
 from isal import isal_zlib
 
 from builder.errors import BuildError, ImageError, UsageError
+from builder.layer.format import OCI_GZIP, LayerFormat
 from builder.layer.tar import BLOCK
 from builder.layer.tar_header import END_OF_ARCHIVE, header
 from builder.layer.whiteouts import OPAQUE_NAME, PREFIX
 from builder.oci.blobs import FileBlob, MemoryBlob
 from builder.oci.descriptor import Descriptor
 from builder.oci.image import Layer
-from builder.oci.media_types import OCI_LAYER_GZIP, Compression, ImageFormat, layer_media_type
+from builder.oci.media_types import OCI_LAYER_GZIP, layer_media_type
 from builder.rootfs.entry import Change, Entry, FileContent, FileType, Opaque, Whiteout
 from builder.rootfs.paths import join
 
@@ -38,25 +38,10 @@ _EMPTY_GZIP = bytes.fromhex("1f8b080000096e8800ff621805a360148c5800080000ffff2ea
 EMPTY_DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 
 
-@dataclass(frozen=True, slots=True)
-class LayerFormat:
-    """How a layer is written. `level` None is the compression's default (gzip and zstd: 3).
-
-    gzip levels 0 to 3 are isal's, 4 to 9 zlib's, which is ten times slower and some percent smaller; zstd has 1 to
-    22. `newest_mtime` (ns since the epoch): later mtimes are written as this one; SOURCE_DATE_EPOCH with rewritten
-    timestamps is epoch * 10**9, `--reproducible` is 0.
-    """
-
-    image_format: ImageFormat = "oci"
-    compression: Compression = "gzip"
-    level: int | None = None
-    newest_mtime: int | None = None
-
-
 def write_layer(
     changes: Iterable[Change],
     into: Path,
-    layer_format: LayerFormat = LayerFormat(),
+    layer_format: LayerFormat = OCI_GZIP,
     tee: Callable[[bytes], None] | None = None,
     go_on: Callable[[], None] = lambda: None,
 ) -> Layer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform as host
+import os
 from dataclasses import dataclass
 
 from builder.errors import UsageError
@@ -51,7 +51,7 @@ class Platform:
     @classmethod
     def host(cls) -> Platform:
         """The platform that this process runs on."""
-        machine = host.machine().lower()
+        machine = os.uname().machine.lower()
         if machine.startswith("armv"):
             return cls("linux", "arm", "v" + machine[4:5])
         return cls("linux", *_normalise(machine, ""))

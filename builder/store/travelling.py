@@ -20,8 +20,9 @@ from builder.errors import BuildError, ImageError
 from builder.events import Listener, Message
 from builder.isolation.owners import with_noted_owner
 from builder.isolation.removal import remove_tree
+from builder.layer.format import LayerFormat
 from builder.layer.unpack import unpack
-from builder.layer.writer import LayerFormat, write_layer
+from builder.layer.writer import write_layer
 from builder.oci.media_types import layer_compression
 from builder.rootfs.changes import with_hardlinks
 from builder.rootfs.directory import DirectoryTree

@@ -21,8 +21,9 @@ from builder.errors import CommandFailed, ImageError, IsolationError
 from builder.isolation import AgentSocket, Bind, Cache, Isolation, Process, Root, SecretFile, Tmpfs
 from builder.isolation.enter import id_map
 from builder.isolation.owners import Owners, RealOwners, RecordedOwners
+from builder.layer.format import LayerFormat
 from builder.layer.unpack import unpack
-from builder.layer.writer import LayerFormat, write_layer
+from builder.layer.writer import write_layer
 from builder.oci.blobs import MemoryBlob
 from builder.oci.descriptor import Descriptor, sha256
 from builder.oci.image import Image, Layer

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.errors import ImageError
+from builder.layer.format import LayerFormat
 from builder.layer.unpack import NeedsLayersBelow, unpack
-from builder.layer.writer import LayerFormat, write_layer
+from builder.layer.writer import write_layer
 from builder.rootfs.changes import Snapshot, changes, overlay_changes
 from builder.rootfs.directory import DirectoryTree
 from builder.rootfs.entry import Change

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from builder.errors import BuildError, ImageError
+from builder.layer.format import LayerFormat
 from builder.layer.index import read_index
 from builder.layer.unpack import NeedsLayersBelow, unpack
-from builder.layer.writer import LayerFormat, write_layer
+from builder.layer.writer import write_layer
 from builder.oci.media_types import Compression
 from builder.rootfs.directory import DirectoryTree
 from builder.rootfs.entry import BytesContent, Change, Entry, FileType, Opaque, Whiteout

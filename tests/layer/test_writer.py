@@ -18,9 +18,10 @@ import pytest
 import zstandard
 
 from builder.errors import BuildError, ImageError, UsageError
+from builder.layer.format import LayerFormat
 from builder.layer.tar import TarReader
 from builder.layer.tar_header import END_OF_ARCHIVE, header
-from builder.layer.writer import EMPTY_DIFF_ID, LayerFormat, write_layer
+from builder.layer.writer import EMPTY_DIFF_ID, write_layer
 from builder.oci.image import Layer
 from builder.oci.media_types import Compression
 from builder.rootfs.changes import with_hardlinks
