@@ -100,6 +100,7 @@ def identity_for(account_url: str, environment: Mapping[str, str]) -> Credential
     options = {
         **connections(environment, f"https://{name}"),
         "authority": authority,
+        "retry_total": 0,  # Limpet tries again itself
         # It asks Microsoft whether a host is an authority, which of private ones it does not know.
         "disable_instance_discovery": name.rstrip("/") not in (*AUTHORITIES.values(), PUBLIC_AUTHORITY),
     }

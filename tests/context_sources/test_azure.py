@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
@@ -194,9 +195,15 @@ def test_tls_with_an_authority_of_ones_own(tmp_path: Path, authority: Authority,
 def test_an_identity_of_a_cloud_of_ones_own(tmp_path: Path, authority: Authority, fetcher: Fetcher) -> None:
     """An authority that Microsoft does not know is believed when the environment names it."""
     tls = authority.server()
-    entra = Entra(assertion="right-assertion")
+    entra, failures = Entra(assertion="right-assertion"), [503, 429]
+
+    def answer(host: str, path: str, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        if form and failures:
+            return failures.pop(), {"error": "temporarily_unavailable"}
+        return entra.answer(host, path, form)
+
     (tmp_path / "token").write_text("right-assertion")
-    with azurite(tmp_path / "tls", tls=tls) as server, json_server(entra.answer, tls=tls) as url:
+    with azurite(tmp_path / "tls", tls=tls) as server, json_server(answer, tls=tls) as url:
         fill(server, connection_verify=str(authority.certificate))
         environment = {
             "AZURE_STORAGE_BLOB_ENDPOINT": server.url,
@@ -209,6 +216,12 @@ def test_an_identity_of_a_cloud_of_ones_own(tmp_path: Path, authority: Authority
         assert tree(fetcher(f"{server.url}/private/big.tar", environment).path) == BIG_FILES
         assert tree(fetcher(f"{server.url}/private/tree/", environment).path).keys() >= FILES.keys()
         assert {form["client_assertion"] for form in entra.asked} == {"right-assertion"}
+        assert "the token's server answers 503; trying again" in fetcher.log
+        del environment["SSL_CERT_FILE"]
+        with pytest.raises(ContextError, match=r"the token's server did not answer"):
+            fetcher(f"{server.url}/private/big.tar", environment)
+        environment["SSL_CERT_DIR"] = str(authority.certificate.parent)
+        assert tree(fetcher(f"{server.url}/private/big.tar", environment).path) == BIG_FILES
         (tmp_path / "token").write_text("wrong-assertion")
         with pytest.raises(ContextError, match=r"AADSTS700213.*the workload identity in AZURE_FEDERATED") as caught:
             fetcher(f"{server.url}/private/big.tar", environment)
