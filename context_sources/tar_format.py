@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ LARGEST_HEADER = 1 << 20  # of a pax header or a long name; PATH_MAX is 4096
 
 FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 FILES = frozenset((b"0", b"\0", b"7", b"S"))
+# name, mode, size, mtime, checksum, type, magic, first byte of the prefix; what ends a number is a field of its own.
+COMMON = struct.Struct("100s 7sc 16x 11sc 11sc 6s2s c 100x 6s 82x c 166x")
 NAMES = {CHARACTER: "a character device", BLOCK_DEVICE: "a block device", FIFO: "a named pipe"}
 
 
@@ -175,8 +178,14 @@ def read_members(stream: Stream) -> Iterator[Member]:
     pax: dict[bytes, bytes] = {}
     long_name = long_link = b""
     first = True
+    alone = True  # no header before this one, nor a global one, says more of the member
     while True:
         header = stream.block()
+        if alone and header is not None and (common := common_file(header)) is not None:
+            first = False
+            yield common
+            stream.skip(-common.size % BLOCK)
+            continue
         if header == ZEROS:
             stream.drain()
             return
@@ -192,6 +201,7 @@ def read_members(stream: Stream) -> Iterator[Member]:
         if kind in (b"x", b"g", b"X", b"L", b"K"):
             if size > LARGEST_HEADER:
                 raise ContextError(f"{stream.name}: a header of {size} bytes; no name is that long")
+            alone = False
             data = stream.bytes(size)
             stream.skip(-size % BLOCK)
             if kind == b"L":
@@ -209,12 +219,35 @@ def read_members(stream: Stream) -> Iterator[Member]:
         if long_link and b"linkpath" not in pax:
             member.link = long_link
         pax, long_name, long_link = {}, b"", b""
+        alone = not defaults
         if kind == b"V":  # a volume's label
             continue
         padding = -member.size % BLOCK
         yield member
         if padding:
             stream.skip(padding)
+
+
+def common_file(header: bytes) -> Member | None:
+    """The file that a header describes in the way of nearly all, read in a third of the time.
+
+    None for a header that has to be looked at more closely: it may be right, and it may be damaged.
+    """
+    name, mode, end1, size, end2, mtime, end3, checksum, end4, kind, magic, prefix = COMMON.unpack(header)
+    if kind != FILE or not end1 == end2 == end3 == b"\0" or end4 != b"\0 " or not header.isascii():
+        return None
+    if prefix != b"\0" and magic == b"ustar\0":
+        return None
+    name = name.partition(b"\0")[0]
+    try:
+        # As in `sum_of`: 512 bytes below 128 are no more than 256 bytes of any value. The checksum counts as blanks.
+        if int(checksum, 8) != (zlib.adler32(header) & 0xFFFF) - 1 - sum(checksum) - 0x20 + 8 * 0x20:
+            return None
+        length = int(size, 8)
+        member = Member(name, FILE, int(mode, 8) & 0o7777, int(mtime, 8) * 10**9, length, length)
+    except ValueError:
+        return None
+    return member if length >= 0 and not name.endswith(b"/") else None
 
 
 def member_of(header: bytes, size: int, pax: dict[bytes, bytes], stream: Stream) -> Member:

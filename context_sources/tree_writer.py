@@ -71,6 +71,9 @@ class TreeWriter:
         self._root = os.open(root, OPEN_DIRECTORY)
         self._changed_by_system = SPECIAL_BITS | bits_taken_from_new_files(self._root)
         self._descriptors: OrderedDict[bytes, int] = OrderedDict()
+        # What stood before the last file's name, and the descriptor of that directory; None when it may be closed.
+        self._last_above: bytes | None = None
+        self._last_parent = -1
         self._directories: dict[bytes, tuple[int, int]] = {}
 
     def __enter__(self) -> TreeWriter:
@@ -122,6 +125,7 @@ class TreeWriter:
             if oldest == path:  # cannot happen while the limit is above 1
                 self._descriptors[path] = closing
             else:
+                self._last_above = None
                 os.close(closing)
         return descriptor
 
@@ -190,11 +194,14 @@ class TreeWriter:
         A directory whose descriptor is kept is known by its components: a path that begins just so is a normal one.
         """
         above, _, last = path.rpartition(b"/")
+        if above == self._last_above and last not in NO_NAMES:
+            return self._last_parent, last
         directory = above.removeprefix(b"./")
         known = self._descriptors.get(directory)
         if known is None or last in NO_NAMES:
             return -1, b""
         self._descriptors.move_to_end(directory)
+        self._last_above, self._last_parent = above, known
         return known, last
 
     def symlink(self, path: bytes, target: bytes, mtime: int) -> None:
@@ -250,7 +257,7 @@ class TreeWriter:
         self._forget(parts)
 
     def _forget(self, parts: list[bytes]) -> None:
-        gone = b"/".join(parts)
+        gone, self._last_above = b"/".join(parts), None
         for path in [path for path in self._descriptors if path == gone or path.startswith(gone + b"/")]:
             os.close(self._descriptors.pop(path))
         for path in [path for path in self._directories if path == gone or path.startswith(gone + b"/")]:

@@ -24,7 +24,7 @@ from builder.errors import ContextError
 from context_sources import FetchSettings, Limits
 from context_sources.archive import unpack
 from context_sources.fetch import empty
-from context_sources.tar_format import sum_of
+from context_sources.tar_format import BLOCK, Stream, check, common_file, member_of, number, sum_of
 from tests.context_sources.conftest import FILES, Fetcher, add, add_file, archive, archive_of, tree
 
 SETTINGS = FetchSettings()
@@ -155,6 +155,48 @@ def test_modes_do_not_depend_on_a_default_acl(into: Path) -> None:
 @given(st.binary(max_size=256))
 def test_sums_of_headers(data: bytes) -> None:
     assert sum_of(data) == sum(data)
+
+
+NUMBERS = st.integers(0, 8**7 - 1)
+
+
+@given(
+    st.text("ab/.\u00e9", min_size=1, max_size=45),
+    NUMBERS,
+    NUMBERS,
+    NUMBERS,
+    st.sampled_from((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT)),
+    st.data(),
+)
+def test_the_short_way_of_reading_a_header_is_the_long_one(
+    name: str, mode: int, size: int, mtime: int, form: int, data: st.DataObject
+) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.mode, entry.size, entry.mtime = mode, size, mtime
+    header = bytearray(entry.tobuf(form)[-BLOCK:])
+    if data.draw(st.booleans()):
+        at = data.draw(st.integers(0, BLOCK - 1))
+        header[at] = data.draw(st.integers(0, 255))
+    short = common_file(bytes(header))
+    if short is not None:
+        check(bytes(header), "archive", first=True)
+        stored = number(bytes(header[124:136]), "a size", "archive")
+        assert short == member_of(bytes(header), stored, {}, Stream((), "archive"))
+
+
+def test_most_headers_are_read_the_short_way() -> None:
+    for name in ("file", "directory/file", "n" * 100):
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mtime, entry.mode = 12345, 1_700_000_000, 0o755
+        assert common_file(entry.tobuf(tarfile.GNU_FORMAT)) is not None
+        assert common_file(entry.tobuf(tarfile.USTAR_FORMAT)) is not None
+
+
+def test_files_of_many_directories_in_turns(into: Path) -> None:
+    """More of them than are kept open."""
+    files = {f"{number}/{turn}": b"%d%d" % (turn, number) for turn in range(3) for number in range(150)}
+    unpack(pieces(archive_of(files)), into, SETTINGS, name="a")
+    assert tree(into) == files
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
