@@ -149,22 +149,29 @@ class Store:
             "x-ms-version": VERSION,
             **headers,
         }
-        try:
-            sent |= self._credential.headers(method, path, query, sent)
-        except Refused as error:
-            raise ContextError(f"{name}: {error}; {self._credential.used}", error.hint) from error
         in_url = "&".join(filter(None, (urlencode(query, quote_via=quote, safe=""), self._credential.sas)))
         try:
             response = self._connections.urlopen(
                 method,
                 f"{self._origin}{path}?{in_url}",
-                headers=sent,
+                headers=sent | self._credential.headers(method, path, query, sent),
                 preload_content=method != "GET",
                 decode_content=False,
                 retries=False,
                 redirect=False,  # a signature or token is meant for this host
             )
+        except Refused as error:
+            raise ContextError(f"{name}: {error}; {self._credential.used}", error.hint) from error
+        except ValueError as error:  # a host or an account that is no name, a line break where none can be
+            raise ContextError(
+                f"{name}: no request can be made of address and credential; {self._credential.used}", "check both"
+            ) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise ContextError(
+                    f"{name}: the server's certificate is not trusted",
+                    "name a bundle with the server's CA by SSL_CERT_FILE, or its directory by SSL_CERT_DIR",
+                ) from error
             raise Broken(f"the connection broke ({type(error).__name__})") from error
         if response.status in (200, 206):
             return response

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from builder.errors import UsageError
 from context_sources.azure_address import BlobAddress, connection_string_parts
 
 # Those of a string to sign, in its order.
@@ -17,6 +18,9 @@ SIGNED_HEADERS = (
     *("content-encoding", "content-language", "content-length", "content-md5", "content-type", "date"),
     *("if-modified-since", "if-match", "if-none-match", "if-unmodified-since", "range"),
 )
+# What an identity of the environment proves itself by.
+IDENTITIES = ("AZURE_FEDERATED_TOKEN_FILE", "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH")
+ANONYMOUS = "no credential was found, requests are anonymous"
 
 
 class Refused(Exception):
@@ -115,6 +119,14 @@ def credential_for(address: BlobAddress, environment: Mapping[str, str]) -> Cred
     ):
         if token:
             return SharedAccessSignature(f"the credential was {name}", token.strip().lstrip("?"))
-    from context_sources.azure_identity import identity_for
-
+    try:
+        from context_sources.azure_identity import identity_for
+    except ModuleNotFoundError as error:
+        stated = next((name for name in IDENTITIES if environment.get(name)), "")
+        if not stated:
+            return Anonymous(f"{ANONYMOUS}: the library for identities ({error.name}) is not installed")
+        raise UsageError(
+            f"the identity in {stated} needs a library that is not installed: {error.name}",
+            "pip install limpet[azure], or set AZURE_STORAGE_ACCESS_KEY or a SAS",
+        ) from error
     return identity_for(address.account_url, environment)

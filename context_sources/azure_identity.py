@@ -17,7 +17,7 @@ from azure.core import exceptions as core
 from azure.core.pipeline.transport import RequestsTransport
 
 from builder.errors import ContextError, UsageError
-from context_sources.azure_credentials import Anonymous, Credential, Refused
+from context_sources.azure_credentials import ANONYMOUS, IDENTITIES, Anonymous, Credential, Refused
 from context_sources.http_body import TIMEOUT, TRANSIENT_STATUS
 from context_sources.http_environment import proxies_for
 from context_sources.http_session import configure
@@ -30,8 +30,6 @@ AUTHORITIES = {
 }
 PUBLIC_AUTHORITY = "login.microsoftonline.com"
 SCOPE = "https://storage.azure.com/.default"
-STATED = ("AZURE_FEDERATED_TOKEN_FILE", "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH")
-ANONYMOUS = "no credential was found, requests are anonymous"
 SAID = re.compile(r"AADSTS\d+: [^\r\n]{0,300}")
 EARLY = 300  # seconds before a token's end a new one is asked for
 logging.getLogger("azure").addHandler(logging.NullHandler())  # else its warnings go to standard error by themselves
@@ -83,7 +81,7 @@ def identity_for(account_url: str, environment: Mapping[str, str]) -> Credential
     tokens are sent no other way.
     """
     tenant, client = environment.get("AZURE_TENANT_ID", ""), environment.get("AZURE_CLIENT_ID", "")
-    stated = next((name for name in STATED if environment.get(name)), "") if tenant and client else ""
+    stated = next((name for name in IDENTITIES if environment.get(name)), "") if tenant and client else ""
     if not account_url.startswith("https://"):
         if stated:
             raise UsageError(
@@ -109,7 +107,9 @@ def identity_for(account_url: str, environment: Mapping[str, str]) -> Credential
     try:
         return stated_identity(stated, environment, options)
     except OSError as error:
-        hint = 'the pod\'s label azure.workload.identity/use: "true" mounts it' if stated == STATED[0] else "mount it"
+        hint = (
+            'the pod\'s label azure.workload.identity/use: "true" mounts it' if stated == IDENTITIES[0] else "mount it"
+        )
         raise ContextError(f"{stated}={environment[stated]}: {error.strerror}", hint) from error
     except ValueError as error:  # a tenant that cannot be one, a certificate that is none
         raise ContextError(

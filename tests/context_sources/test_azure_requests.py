@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -284,3 +285,52 @@ def test_identities_that_cannot_be_made(
     environment = {"AZURE_TENANT_ID": "tenant", "AZURE_CLIENT_ID": "client", stated: str(tmp_path / "file")}
     with pytest.raises(ContextError, match=reason):
         fetcher("https://account.blob.core.windows.net/container/x.tar", environment)
+
+
+def test_without_the_library_for_identities(
+    azure: AzuriteServer,
+    client: BlobServiceClient,
+    tmp_path: Path,
+    fetcher: Fetcher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All else works: keys, signatures, what is public."""
+    client.get_blob_client(CONTAINER, "key.tar").upload_blob(archive_of(FILES), overwrite=True)
+    monkeypatch.delitem(sys.modules, "context_sources.azure_identity", raising=False)
+    monkeypatch.setitem(sys.modules, "azure", None)
+    environment = {"AZURE_STORAGE_BLOB_ENDPOINT": azure.url}
+    location = f"{azure.url}/{CONTAINER}/key.tar"
+    keyed = {**environment, "AZURE_STORAGE_ACCESS_KEY": azure.key}
+    assert tree(fetcher(location, keyed, allow_http=True).path) == FILES
+    with pytest.raises(ContextError, match=r"requests are anonymous: the library for identities \(azure\) is not inst"):
+        fetcher(location, environment, allow_http=True)
+    with pytest.raises(UsageError, match="AZURE_CLIENT_SECRET needs a library that is not installed") as caught:
+        fetcher(location, {**environment, "AZURE_CLIENT_SECRET": "value"}, allow_http=True)
+    assert "limpet[azure]" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"AZURE_STORAGE_ACCOUNT": "acc\r\nount"}, {"AZURE_STORAGE_ACCOUNT": "漢"}, {"AZURE_STORAGE_ACCESS_KEY": "ключ"}],
+)
+def test_settings_of_which_no_request_is_made(
+    url: str, environment: dict[str, str], changes: dict[str, str], site: Front, fetcher: Fetcher
+) -> None:
+    with pytest.raises(ContextError, match=r"no request can be made .*AZURE_STORAGE_ACCESS_KEY"):
+        fetcher(f"{url}/{CONTAINER}/x.tar", {**environment, **changes}, allow_http=True)
+    assert not site.seen
+
+
+def test_a_sas_with_anything_in_it(url: str, site: Front, fetcher: Fetcher) -> None:
+    """It can be wrong, and is no way to say something else to the store."""
+    for text in ("sig=a\r\nHost: elsewhere", "sig=ä 漢", "sig=%", "?", "sig=#x"):
+        environment = {"AZURE_STORAGE_BLOB_ENDPOINT": url, "AZURE_STORAGE_SAS_TOKEN": text}
+        with pytest.raises(ContextError, match=r"x\.tar: (40\d|500|no such blob)"):
+            fetcher(f"{url}/{CONTAINER}/x.tar", environment, allow_http=True)
+    assert all(seen.headers["Host"] == site.host for seen in site.seen)
+
+
+def test_a_host_that_is_no_name(fetcher: Fetcher) -> None:
+    environment = {"AZURE_STORAGE_ACCESS_KEY": "a2V5", "AZURE_STORAGE_BLOB_ENDPOINT": f"https://{'a' * 64}.test"}
+    with pytest.raises(ContextError, match="no request can be made of address and credential"):
+        fetcher(f"https://{'a' * 64}.test/container/x.tar", environment)
