@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
-
 from builder.errors import ContextError
 from builder.urls import redacted
 
@@ -48,6 +46,8 @@ def find_dockerfile(asked: str, context: Path) -> FoundDockerfile:
 
 
 def _fetch(url: str) -> FoundDockerfile:
+    import requests  # few Dockerfiles have a URL
+
     name = redacted(url)
     try:
         with requests.get(url, timeout=_TIMEOUT, stream=True) as response:

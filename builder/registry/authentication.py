@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
-import requests
 import urllib3
 
 from builder.errors import RegistryError
 from builder.registry import challenge, failures
 from builder.registry.challenge import Challenge
+from builder.registry.connections import Response
 from builder.registry.credentials.credential import Credential, Lookup
 from builder.registry.exchange import Exchange
 
@@ -70,7 +70,7 @@ class Authenticator:
                 return token.header
             return self._obtain(repository, scopes, self._challenge, fresh=False)
 
-    def answer(self, response: requests.Response, repository: str, scopes: Scopes, sent: str | None) -> str | None:
+    def answer(self, response: Response, repository: str, scopes: Scopes, sent: str | None) -> str | None:
         """What to send after a 401 to a request that carried `sent`; None when there is nothing else to try.
 
         Raises RegistryError when the token server refuses.
@@ -118,9 +118,7 @@ class Authenticator:
             raise failures.refused(response, where, f"asking {parts.netloc} for a token", lookup)
         return _token(response, where, parts.netloc)
 
-    def _ask(
-        self, realm: str, service: str, scopes: Scopes, credential: Credential | None, where: str
-    ) -> requests.Response:
+    def _ask(self, realm: str, service: str, scopes: Scopes, credential: Credential | None, where: str) -> Response:
         what = f"asking {urlsplit(realm).netloc} for a token"
         if credential is not None and credential.kind == "identity token":
             form = {
@@ -143,7 +141,7 @@ class Authenticator:
         return self._exchange.send("GET", url, where=where, what=what, headers=headers)
 
 
-def _token(response: requests.Response, where: str, server: str) -> _Token:
+def _token(response: Response, where: str, server: str) -> _Token:
     try:
         value = json.loads(response.raw.read(_BODY_LIMIT, decode_content=True))
         token = value.get("token") or value["access_token"]

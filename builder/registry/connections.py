@@ -9,14 +9,12 @@ import ipaddress
 import os
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from builder import __version__
 from builder.errors import UsageError
@@ -27,11 +25,28 @@ from builder.registry.settings import ClientCertificate, Direction, RegistrySett
 _POOL = 16
 _PROBE_TIMEOUT = 10.0
 _SHORT = 64 << 10  # bytes; reading the rest of an answer is cheaper than another connection
+_ONCE = urllib3.Retry(0, read=False)  # it is builder.registry.exchange that repeats requests
+NO_ANSWER = (urllib3.exceptions.HTTPError, OSError)  # what a request raises that gets none
 _Trust = tuple[bool, Path | None, ClientCertificate | None]  # verifies, own authorities, client certificate
 
 
+class Response:
+    """The answer from `url`: `raw` reads its body as it comes."""
+
+    def __init__(self, url: str, raw: urllib3.BaseHTTPResponse) -> None:
+        self.url = url
+        self.raw = raw
+        self.status_code = raw.status
+        self.headers = raw.headers
+
+    def close(self) -> None:
+        """Close the connection, unless the body was read to its end: then it serves the next request."""
+        self.raw.close()
+        self.raw.release_conn()
+
+
 class Connections:
-    """Sessions by host; one object serves all registries of a build. Thread-safe.
+    """Connections by host; one object serves all registries of a build. Thread-safe.
 
     `environ` is read once, for proxies and certificate authorities (SSL_CERT_FILE, SSL_CERT_DIR as Go reads them).
     """
@@ -41,7 +56,7 @@ class Connections:
         self._settings = settings
         self._proxies = Proxies.of(environ)
         self._authorities = functools.partial(_authorities, environ.get("SSL_CERT_FILE"), environ.get("SSL_CERT_DIR"))
-        self._sessions: dict[tuple[str, str, Direction], requests.Session] = {}
+        self._managers: dict[tuple[str, str, Direction], urllib3.PoolManager] = {}
         self._contexts: dict[_Trust, ssl.SSLContext] = {}
         self._speak_tls = Once[str, bool]()
         self._lock = threading.Lock()
@@ -51,7 +66,7 @@ class Connections:
     def with_settings(self, settings: RegistrySettings) -> Connections:
         """Connections of their own by other settings. What takes long is shared: who is trusted, who speaks TLS."""
         other = copy.copy(self)
-        other._settings, other._sessions = settings, {}
+        other._settings, other._managers = settings, {}
         return other
 
     def send(
@@ -63,21 +78,18 @@ class Connections:
         headers: Mapping[str, str],
         body: Any = None,
         read_timeout: float | None = None,
-    ) -> requests.Response:
-        """One request, no redirect followed, no retry, the body unread. Raises requests.RequestException.
+    ) -> Response:
+        """One request, no redirect followed, no retry, the body unread. Raises NO_ANSWER.
 
         The connection of an answer without a body serves the next request already.
         """
         parts = urlsplit(url)
-        session = self._session(parts.scheme, parts.netloc.rpartition("@")[2], direction)
-        request = requests.Request(method, url, headers={"User-Agent": self.user_agent, **headers}, data=body)
-        response = session.send(
-            session.prepare_request(request),
-            stream=True,
-            allow_redirects=False,
-            timeout=(self._settings.connect_timeout, read_timeout or self._settings.read_timeout),
-            proxies=self._proxies.for_url(url),
-        )
+        manager = self._manager(parts.scheme, parts.netloc.rpartition("@")[2], direction)
+        sent = {"User-Agent": self.user_agent, **headers}
+        if isinstance(body, Sized):
+            sent["Content-Length"] = str(len(body))
+        timeout = urllib3.Timeout(self._settings.connect_timeout, read_timeout or self._settings.read_timeout)
+        response = Response(url, _request(manager, method, url, timeout, sent, body))
         if response.raw.length_remaining == 0:
             response.raw.read()  # closing an answer that was not read to its end closes the connection
         return response
@@ -90,40 +102,35 @@ class Connections:
         # Nobody is trusted, so no certificate passes and nothing is sent: which error comes is what tells.
         url, context = f"https://{host}/v2/", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         timeout = min(_PROBE_TIMEOUT, self._settings.read_timeout)
-        with requests.Session() as session:
-            session.trust_env = False
-            session.mount("https://", _Adapter(context))
-            try:
-                session.get(
-                    url,
-                    allow_redirects=False,
-                    timeout=(self._settings.connect_timeout, timeout),
-                    proxies=self._proxies.for_url(url),
-                )
-            except requests.RequestException as error:
-                return failures.speaks_tls(error)
+        manager = self._new_manager(url, context)
+        try:
+            _request(manager, "GET", url, urllib3.Timeout(self._settings.connect_timeout, timeout)).close()
+        except NO_ANSWER as error:
+            return failures.speaks_tls(error)
+        finally:
+            manager.clear()
         return True
 
     def close(self) -> None:
         """Close what is open and not in use."""
         with self._lock:
-            for session in self._sessions.values():
-                session.close()
+            for manager in self._managers.values():
+                manager.clear()
 
-    def _session(self, scheme: str, host: str, direction: Direction) -> requests.Session:
+    def _manager(self, scheme: str, host: str, direction: Direction) -> urllib3.PoolManager:
         with self._lock:
-            session = self._sessions.get((scheme, host, direction))
-            if session is None:
-                session = self._sessions[scheme, host, direction] = self._open(scheme, host, direction)
-            return session
+            manager = self._managers.get((scheme, host, direction))
+            if manager is None:
+                context = None if scheme == "http" else self._tls(host, direction)
+                manager = self._managers[scheme, host, direction] = self._new_manager(f"{scheme}://{host}", context)
+            return manager
 
-    def _open(self, scheme: str, host: str, direction: Direction) -> requests.Session:
-        session = requests.Session()
-        session.trust_env = False  # no .netrc: only Credentials knows what goes where
-        session.headers.clear()
-        adapter = HTTPAdapter(pool_maxsize=_POOL) if scheme == "http" else _Adapter(self._tls(host, direction))
-        session.mount(f"{scheme}://", adapter)
-        return session
+    def _new_manager(self, url: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
+        """Connections to the host of `url`, directly or by its proxy; `context` alone decides who is trusted."""
+        proxy = self._proxies.for_url(url)
+        if proxy is None:
+            return urllib3.PoolManager(maxsize=_POOL, ssl_context=context)
+        return urllib3.ProxyManager(proxy, maxsize=_POOL, ssl_context=context, proxy_headers=_proxy_headers(proxy))
 
     def _tls(self, host: str, direction: Direction) -> ssl.SSLContext:
         """One context for all hosts that are trusted alike: to read the authorities takes long."""
@@ -159,36 +166,47 @@ class Connections:
         return context
 
 
-def finish(response: requests.Response) -> None:
+def _request(
+    manager: urllib3.PoolManager,
+    method: str,
+    url: str,
+    timeout: urllib3.Timeout,
+    headers: Mapping[str, str] | None = None,
+    body: Any = None,
+) -> urllib3.BaseHTTPResponse:
+    whole = urllib3.util.parse_url(url)
+    # A proxy for plain HTTP gets the whole URL, everybody else the path.
+    proxied = manager.proxy is not None and whole.scheme == "http"
+    return manager.connection_from_url(url).urlopen(
+        method,
+        whole._replace(auth=None, fragment=None).url if proxied else whole.request_uri,
+        body,
+        headers or {},
+        retries=_ONCE,
+        redirect=False,
+        assert_same_host=False,
+        timeout=timeout,
+        preload_content=False,
+        decode_content=False,
+    )
+
+
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    """Basic authentication by the user and password of a proxy's URL."""
+    parts = urlsplit(proxy)
+    if not parts.username:
+        return {}
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return urllib3.make_headers(proxy_basic_auth=pair)
+
+
+def finish(response: Response) -> None:
     """Close an answer that nobody reads; its connection serves the next request if little is left to read."""
     left = response.raw.length_remaining
     if left is not None and left <= _SHORT:
-        with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
+        with contextlib.suppress(*NO_ANSWER):
             response.raw.read()
     response.close()
-
-
-class _Adapter(HTTPAdapter):
-    """HTTPS by one SSL context, which alone decides who is trusted."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        super().__init__(pool_maxsize=_POOL)
-
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._context, **options)
-
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        return super().proxy_manager_for(proxy, ssl_context=self._context, **options)
-
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> tuple[Any, Any]:
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {}
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Nothing: requests would add certifi's authorities to the context."""
 
 
 class Proxies:
@@ -208,14 +226,14 @@ class Proxies:
         exempt = tuple(filter(None, (part.strip().lower() for part in variable("NO_PROXY").split(","))))
         return cls({scheme: proxy for scheme, proxy in table.items() if proxy}, exempt)
 
-    def for_url(self, url: str) -> dict[str, str]:
-        """The `proxies` argument of requests for `url`. Loopback is never asked of a proxy."""
+    def for_url(self, url: str) -> str | None:
+        """The URL of the proxy for `url`. Loopback is never asked of a proxy."""
         parts = urlsplit(url)
         host = (parts.hostname or "").lower()
         proxy = self._by_scheme.get(parts.scheme)
         if proxy is None or self._is_exempt(host, parts.port):
-            return {}
-        return {parts.scheme: proxy}
+            return None
+        return proxy if "://" in proxy else f"http://{proxy}"
 
     def _is_exempt(self, host: str, port: int | None) -> bool:
         try:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-import requests
 import urllib3
 
 from builder.errors import ImageError, RegistryError
@@ -15,6 +14,7 @@ from builder.events import Listener, Silent, Transfer
 from builder.oci.descriptor import Descriptor
 from builder.oci.verified import verified
 from builder.registry import failures
+from builder.registry.connections import Response
 from builder.registry.repository import Repository
 
 _PIECE = 128 << 10  # bytes asked of a connection at once: what came before a reset in a larger read is lost
@@ -106,7 +106,7 @@ class Download:
                     raise
                 error = failure
 
-    def _request(self) -> requests.Response:
+    def _request(self) -> Response:
         """From the offset on, whether or not the registry knows ranges."""
         response = self._repository.get_blob(self._descriptor, self._offset)
         if not self._offset:
@@ -120,7 +120,7 @@ class Download:
         self._skip(response)
         return response
 
-    def _skip(self, response: requests.Response) -> None:
+    def _skip(self, response: Response) -> None:
         left = self._offset
         try:
             while left:

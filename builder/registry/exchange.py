@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-import requests
+import urllib3
 
 from builder.errors import RegistryError
 from builder.registry import failures
-from builder.registry.connections import Connections, finish
+from builder.registry.connections import NO_ANSWER, Connections, Response, finish
 from builder.registry.settings import Direction, RegistrySettings
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -51,7 +51,7 @@ class Exchange:
         body: bytes | Iterable[bytes] | None = None,
         retries: int | None = None,
         read_timeout: float | None = None,
-    ) -> requests.Response:
+    ) -> Response:
         """The first answer that is neither transient nor a redirect; its body unread.
 
         A body that is no bytes can be sent once only and is never repeated. Authorization goes to `url`'s origin
@@ -64,7 +64,7 @@ class Exchange:
             last = attempt == retries
             try:
                 response = self._follow(method, url, headers, body, read_timeout)
-            except requests.RequestException as error:
+            except NO_ANSWER as error:
                 failure = failures.unreachable(error, urlsplit(url).netloc, where, what)
                 if last or not failure.transient:
                     raise failure from error
@@ -96,7 +96,7 @@ class Exchange:
         headers: Mapping[str, str],
         body: Any,
         read_timeout: float | None,
-    ) -> requests.Response:
+    ) -> Response:
         origin = origin_of(url)
         for _ in range(_MAX_REDIRECTS):
             response = self._connections.send(
@@ -111,7 +111,7 @@ class Exchange:
             url = urljoin(url, location)
             if origin_of(url) != origin:
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
-        raise requests.TooManyRedirects(f"more than {_MAX_REDIRECTS} redirects")
+        raise urllib3.exceptions.HTTPError(f"more than {_MAX_REDIRECTS} redirects")
 
 
 def origin_of(url: str) -> tuple[str, str, int | None]:

@@ -6,12 +6,15 @@ import json
 import ssl
 from collections.abc import Iterator
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-import requests
 import urllib3
 
 from builder.errors import RegistryError
 from builder.registry.credentials.credential import Lookup
+
+if TYPE_CHECKING:
+    from builder.registry.connections import Response
 
 # Asking again does not help; other 5xx, 408, 429 and nginx's 499 may pass.
 _LASTING_SERVER_ERRORS = (501, 505)
@@ -49,7 +52,7 @@ def is_missing_blob_error(error: RegistryError) -> bool:
     return error.status in (400, 404) and ("manifest_blob_unknown" in text or "blob unknown to registry" in text)
 
 
-def refused(response: requests.Response, where: str, what: str, lookup: Lookup | None = None) -> RegistryError:
+def refused(response: Response, where: str, what: str, lookup: Lookup | None = None) -> RegistryError:
     """The error of an answer that is not the one hoped for. Reads the body and closes the response.
 
     `where` names the repository or host, `what` continues "while ...".
@@ -73,9 +76,9 @@ def unreachable(error: Exception, host: str, where: str, what: str) -> RegistryE
         if isinstance(cause, ssl.SSLError):
             return _tls_error(cause, host, where, what)
     reason = next((str(cause.strerror) for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
-    if isinstance(error, requests.exceptions.ProxyError):
+    if any(isinstance(cause, urllib3.exceptions.ProxyError) for cause in causes):
         reason = f"the proxy does not connect: {reason or 'it refused'}"
-    elif any(isinstance(cause, requests.exceptions.Timeout | TimeoutError) for cause in causes):
+    elif any(map(_is_timeout, causes)):
         reason = "no answer in time"
     return RegistryError(
         f"{where}: cannot reach {host} while {what}: {reason or 'the connection broke'}",
@@ -88,6 +91,13 @@ def speaks_tls(error: Exception) -> bool:
     """Whether a failed request shows that the other side speaks TLS, though not with us."""
     reasons = [cause.reason or "" for cause in _causes(error) if isinstance(cause, ssl.SSLError)]
     return any(reason not in _NOT_TLS for reason in reasons)
+
+
+def _is_timeout(cause: BaseException) -> bool:
+    """urllib3 counts among its timeouts every connection that cannot be made."""
+    if isinstance(cause, urllib3.exceptions.NewConnectionError):
+        return False
+    return isinstance(cause, urllib3.exceptions.TimeoutError | TimeoutError)
 
 
 def _tls_error(error: ssl.SSLError, host: str, where: str, what: str) -> RegistryError:
@@ -109,7 +119,7 @@ def _tls_error(error: ssl.SSLError, host: str, where: str, what: str) -> Registr
     )
 
 
-def _described(response: requests.Response) -> tuple[str, str]:
+def _described(response: Response) -> tuple[str, str]:
     """The registry's error code, or HTTP's phrase for the status, and what it says about it."""
     try:
         body = response.raw.read(_BODY_LIMIT, decode_content=True)
@@ -149,7 +159,7 @@ def _hint(status: int, lookup: Lookup | None) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and what it wraps: requests and urllib3 keep causes in `args`, `reason` and `__cause__`."""
+    """`error` and what it wraps: urllib3 keeps causes in `args`, `reason` and `__cause__`."""
     seen: set[int] = set()
     queue: list[BaseException] = [error]
     while queue:

@@ -7,12 +7,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urljoin
 
-import requests
-
 from builder.errors import ImageError, RegistryError
 from builder.oci import media_types
 from builder.oci.descriptor import Descriptor, is_digest
 from builder.oci.verified import digest_of
+from builder.registry.connections import Response
 from builder.registry.transport import Transport, read_body, read_json
 
 MANIFEST_LIMIT = 4 << 20  # bytes; what registries accept at most
@@ -114,7 +113,7 @@ class Repository:
         response.close()
         return response.status_code == 200
 
-    def get_blob(self, descriptor: Descriptor, offset: int = 0) -> requests.Response:
+    def get_blob(self, descriptor: Descriptor, offset: int = 0) -> Response:
         """The answer to a GET of a blob from `offset` (bytes) on: 206, or 200 from a registry without ranges."""
         return self.send(
             "GET",
@@ -153,7 +152,7 @@ class Repository:
         body: bytes | Iterable[bytes] | None = None,
         retries: int | None = None,
         read_timeout: float | None = None,
-    ) -> requests.Response:
+    ) -> Response:
         """Transport.send for this repository. `path` is below it, absolute, or a URL.
 
         `actions` is what the token must allow, by default what the repository says; `also_pull` names another
@@ -179,7 +178,7 @@ class Repository:
             read_timeout=read_timeout,
         )
 
-    def _get(self, path: str, what: str, limit: int, headers: Mapping[str, str]) -> tuple[bytes, requests.Response]:
+    def _get(self, path: str, what: str, limit: int, headers: Mapping[str, str]) -> tuple[bytes, Response]:
         """A whole small answer, asked for again when it breaks off."""
         for attempt in range(self.transport.settings.retries + 1):
             response = self.send("GET", path, what=what, expected=(200,), headers=headers)

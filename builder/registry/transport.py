@@ -7,14 +7,13 @@ import threading
 from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import urljoin, urlsplit
 
-import requests
 import urllib3
 
 from builder.errors import RegistryError
 from builder.oci.reference import api_host
 from builder.registry import failures
 from builder.registry.authentication import Authenticator, Keychain
-from builder.registry.connections import Connections, finish
+from builder.registry.connections import Connections, Response, finish
 from builder.registry.exchange import Exchange, never_downgraded, origin_of
 from builder.registry.settings import Direction, RegistrySettings
 
@@ -73,7 +72,7 @@ class Transport:
         body: bytes | Iterable[bytes] | None = None,
         retries: int | None = None,
         read_timeout: float | None = None,
-    ) -> requests.Response:
+    ) -> Response:
         """The registry's answer with a status of `expected`, its body unread; the caller closes it.
 
         `path` is absolute or a URL that the registry gave; `what` continues "while ...". Raises RegistryError.
@@ -125,7 +124,7 @@ class Transport:
         return "https" if self._connections.speaks_tls(host) else "http"
 
 
-def read_json(response: requests.Response, limit: int, where: str) -> object:
+def read_json(response: Response, limit: int, where: str) -> object:
     """The JSON body of an answer of at most `limit` bytes. Raises RegistryError."""
     data = read_body(response, limit, where)
     try:
@@ -134,7 +133,7 @@ def read_json(response: requests.Response, limit: int, where: str) -> object:
         raise RegistryError(f"{where}: the registry's answer is not JSON") from error
 
 
-def read_body(response: requests.Response, limit: int, where: str) -> bytes:
+def read_body(response: Response, limit: int, where: str) -> bytes:
     """The body of an answer. Raises RegistryError when it breaks off or is longer than `limit` bytes."""
     try:
         data: bytes = response.raw.read(limit + 1, decode_content=True)

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 from urllib.parse import urljoin
 
-import requests
-
 from builder.errors import ImageError, RegistryError
 from builder.events import Listener, Silent, Transfer
 from builder.oci.descriptor import Blob, Descriptor
+from builder.registry.connections import Response
 from builder.registry.repository import Repository
 
 Outcome = Literal["present", "mounted", "uploaded"]
@@ -208,7 +207,7 @@ class _Body:
             raise ImageError(f"blob {self._descriptor.digest} is not {size} bytes long")
 
 
-def _location(response: requests.Response, fallback: str = "") -> str:
+def _location(response: Response, fallback: str = "") -> str:
     location = response.headers.get("Location")
     if not location:
         if fallback:

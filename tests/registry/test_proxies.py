@@ -46,14 +46,15 @@ from tests.servers.tinyproxy import missing, tinyproxy
 )
 def test_who_is_asked_through_a_proxy(url: str, no_proxy: str, used: bool) -> None:
     proxies = Proxies.of({"HTTPS_PROXY": "http://p:1", "HTTP_PROXY": "http://p:1", "NO_PROXY": no_proxy})
-    assert bool(proxies.for_url(url)) is used
+    assert proxies.for_url(url) == ("http://p:1" if used else None)
 
 
 def test_variables() -> None:
     proxies = Proxies.of({"HTTPS_PROXY": "http://upper", "https_proxy": "http://lower", "ALL_PROXY": "http://all"})
-    assert proxies.for_url("https://r.example") == {"https": "http://lower"}
-    assert proxies.for_url("http://r.example") == {"http": "http://all"}
-    assert Proxies.of({}).for_url("https://r.example") == {}
+    assert proxies.for_url("https://r.example") == "http://lower"
+    assert proxies.for_url("http://r.example") == "http://all"
+    assert Proxies.of({}).for_url("https://r.example") is None
+    assert Proxies.of({"HTTP_PROXY": "proxy:3128"}).for_url("http://r.example") == "http://proxy:3128"
 
 
 @pytest.fixture
