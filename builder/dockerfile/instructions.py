@@ -79,21 +79,29 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arg(Instruction):
+    """ARG, in a stage or before the first one."""
+
     args: tuple[Pair, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Env(Instruction):
+    """ENV."""
+
     pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label(Instruction):
+    """LABEL."""
+
     pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maintainer(Instruction):
+    """MAINTAINER."""
+
     name: str
 
 
@@ -108,12 +116,12 @@ class ShellOrExec(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cmd(ShellOrExec):
-    pass
+    """CMD."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entrypoint(ShellOrExec):
-    pass
+    """ENTRYPOINT."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +134,8 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(ShellOrExec):
+    """RUN."""
+
     mounts: tuple[Mount, ...] = ()
     network: Literal["default", "none", "host"] = "default"
     security: Literal["sandbox", "insecure"] = "sandbox"
@@ -134,6 +144,8 @@ class Run(ShellOrExec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy(Instruction):
+    """COPY."""
+
     sources: tuple[str, ...]  # paths only; heredocs are in `heredocs`, in the order written, after the paths
     destination: str
     heredocs: tuple[Heredoc, ...] = ()
@@ -147,6 +159,8 @@ class Copy(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Add(Instruction):
+    """ADD: what COPY has, without `--from`, and what is fetched or unpacked."""
+
     sources: tuple[str, ...]
     destination: str
     heredocs: tuple[Heredoc, ...] = ()
@@ -161,31 +175,43 @@ class Add(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expose(Instruction):
+    """EXPOSE."""
+
     ports: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume(Instruction):
+    """VOLUME."""
+
     paths: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User(Instruction):
+    """USER."""
+
     user: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workdir(Instruction):
+    """WORKDIR."""
+
     path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopSignal(Instruction):
+    """STOPSIGNAL."""
+
     signal: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shell(Instruction):
+    """SHELL."""
+
     shell: tuple[str, ...]
 
 

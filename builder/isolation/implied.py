@@ -14,7 +14,7 @@ from typing import Literal
 
 from builder.isolation.overlay import copy_directory_status
 from builder.isolation.store import StoredLayer
-from builder.layer.unpack import NeedsLayersBelow
+from builder.layer.overlay import NeedsLayersBelow
 
 
 def restore_implied(layers: Sequence[StoredLayer], directory: Path, xattr: Literal["trusted", "user"]) -> list[Path]:

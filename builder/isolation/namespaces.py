@@ -27,7 +27,7 @@ from builder.isolation.removal import remove_tree
 from builder.isolation.specification import Abilities, specification
 from builder.isolation.store import KeptLayers, LayerStore, Observer, observed, unpack_layer
 from builder.isolation.untouched import Exchanged
-from builder.layer.unpack import NeedsLayersBelow
+from builder.layer.overlay import NeedsLayersBelow
 from builder.oci.image import Image, Layer
 from builder.rootfs.entry import Entry
 

@@ -9,19 +9,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from builder.events import Listener, Silent, worked
 from builder.isolation.owners import Owners
 from builder.isolation.removal import remove_tree
-from builder.layer.opened import opened
-from builder.layer.target import NotApplied, SetOwner
-from builder.layer.unpack import Unpacked, unpack
 from builder.oci import media_types
 from builder.oci.blobs import FileBlob
 from builder.oci.image import Layer
 from builder.oci.stoppable import unwrapped
 from builder.rootfs.entry import Change, Entry, FileType
+
+if TYPE_CHECKING:
+    from builder.layer.target import NotApplied, SetOwner
+    from builder.layer.unpack import Unpacked
 
 WORKERS = 4  # decompression and digests run without the GIL; more would wait for the disk
 
@@ -206,6 +207,9 @@ def unpack_layer(
 
     Raises ImageError when it is not what it claims to be.
     """
+    from builder.layer.opened import opened  # a build that is cached unpacks nothing
+    from builder.layer.unpack import unpack
+
     with opened(layer) as stream:
         return unpack(
             stream,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from builder.errors import ImageError
-from builder.layer.unpack import NeedsLayersBelow
+from builder.layer.overlay import NeedsLayersBelow
 from builder.oci.image import Layer
 from builder.oci.verified import read_to_end
 

@@ -11,6 +11,7 @@ from typing import BinaryIO, Literal
 
 from builder.errors import BuildError, ImageError, IsolationError
 from builder.layer.index_json import USER_FILE_LIMIT
+from builder.layer.overlay import NeedsLayersBelow
 from builder.layer.pipeline import TarStream
 from builder.layer.tar import TarReader
 from builder.layer.target import MissingLinkTarget, NotApplied, SetOwner, Target
@@ -20,11 +21,6 @@ from builder.rootfs.entry import BytesContent, Change, Entry, FileType, Opaque, 
 from builder.rootfs.users import USER_FILES
 
 Form = Literal["plain", "overlay"]
-
-
-class NeedsLayersBelow(ImageError):
-    """The layer cannot be an overlayfs lower directory by itself (form "overlay"): it hardlinks a file of a layer
-    below, hides the whole root, or has a device that overlayfs takes for a whiteout. Unpack the image plainly."""
 
 
 @dataclass(frozen=True, slots=True)

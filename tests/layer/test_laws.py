@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from builder.errors import ImageError
 from builder.layer.format import LayerFormat
-from builder.layer.unpack import NeedsLayersBelow, unpack
+from builder.layer.overlay import NeedsLayersBelow
+from builder.layer.unpack import unpack
 from builder.layer.writer import write_layer
 from builder.rootfs.changes import Snapshot, changes, overlay_changes
 from builder.rootfs.directory import DirectoryTree

@@ -19,7 +19,8 @@ import pytest
 from builder.errors import BuildError, ImageError
 from builder.layer.format import LayerFormat
 from builder.layer.index import read_index
-from builder.layer.unpack import NeedsLayersBelow, unpack
+from builder.layer.overlay import NeedsLayersBelow
+from builder.layer.unpack import unpack
 from builder.layer.writer import write_layer
 from builder.oci.media_types import Compression
 from builder.rootfs.directory import DirectoryTree
