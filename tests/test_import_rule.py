@@ -21,6 +21,7 @@ ROWS = [
     {"files", "outputs"},
     {"plan", "publish"},
     {"reuse"},
+    {"stage_graph"},
     {"stage"},
     {"step_work"},
     {"step_keys"},

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.build import BuildSettings, build, cross_stage_sources, stages_of
+from builder.build import BuildSettings, build
 from builder.cache.indexes import CachedIndexes
 from builder.cli.arguments import Arguments
 from builder.cli.caching import cache_views, layer_cache, travelling_mounts, with_cache
@@ -54,6 +54,7 @@ from builder.registry.credentials.files import credential_files
 from builder.registry.registries import Registries
 from builder.reuse import Reuse
 from builder.stage import Results, StageSettings
+from builder.stage_graph import cross_stage_sources, stages_of
 from builder.step_keys import KeySources
 from builder.step_work import Inputs, StepWorkOf
 from builder.steps.cache_mounts import CacheMounts
@@ -86,9 +87,8 @@ def run(arguments: Arguments, env: Mapping[str, str], output: Output) -> int:
         with local_store(settings.cache, output) or nullcontext() as store:
             indexes = CachedIndexes(work, output, store.indexes if store else None)
             isolation = choose(settings.build.isolation, work, output, store, _in_place(settings, env), indexes)
-            signals.carry_out(
-                lambda: _build(settings, env, output, isolation, work, store, indexes, stopping), stopping
-            )
+            surroundings = _Surroundings(settings, env, output, work, isolation, store, indexes, stopping)
+            signals.carry_out(lambda: _build(surroundings), stopping)
     output.finish()
     return 0
 
@@ -132,27 +132,33 @@ def plans_only(
         return plans, cache_views(plans, KeySources(inputs, images.image, stage, git.tip), cache, settings, output)
 
 
-def _build(
-    settings: Settings,
-    env: Mapping[str, str],
-    output: Output,
-    isolation: Isolation,
-    work: Path,
-    store: Store | None,
-    indexes: CachedIndexes,
-    stopping: Stopping,
-) -> None:
-    started = time.time()
-    client = registries(settings.registry, env, output)
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What a build has before anything is fetched. `started` is in seconds since 1970."""
+
+    settings: Settings
+    env: Mapping[str, str]
+    output: Output
+    work: Path
+    isolation: Isolation
+    store: Store | None
+    indexes: CachedIndexes
+    stopping: Stopping
+    started: float = field(default_factory=time.time)
+
+
+def _build(here: _Surroundings) -> None:
+    settings, output = here.settings, here.output
+    client = registries(settings.registry, here.env, output)
     references = [Reference.parse(name) for name in settings.output.destinations]
-    images = Images(client, output, store)
+    images = Images(client, output, here.store)
     with ExitStack() as stack:
-        stack.enter_context(stopping.calling(client.cancel))
+        stack.enter_context(here.stopping.calling(client.cancel))
         pushes = _pushes(settings, references, client, output, stack)
         checker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="push-check"))
         allowed = checker.submit(check_push, pushes if settings.output.check_push_permission else [])
-        sources = fetch_sources(settings, work, env, output, client, images, stopping)
-        git = GitSources(work, env, output)
+        sources = fetch_sources(settings, here.work, here.env, output, client, images, here.stopping)
+        git = GitSources(here.work, here.env, output)
         plans = make_plans(settings, sources, images, output, git.time_of)
         if settings.output.print_plan:
             print(render_text(plans), flush=True)
@@ -161,28 +167,10 @@ def _build(
         stage = stage_settings(settings.image, settings.build.ignore_paths, plans[0].epoch)
 
         cache = stack.enter_context(layer_cache(settings.cache, references, client, output))
-        mounts = travelling_mounts(settings.cache, cache, work, output)
-        directory = (store.directory if store and store.writable else work) / "mounts"
-        caches = partial(CacheMounts, directory, elsewhere=mounts)
-        inputs = _inputs(settings, sources, plans[0], work, git, caches(lambda: False))
-        job = _Job(
-            settings,
-            output,
-            isolation,
-            work,
-            store,
-            indexes,
-            stopping,
-            started,
-            references,
-            pushes,
-            images,
-            sources,
-            plans,
-            stage,
-            inputs,
-            caches,
-        )
+        mounts = travelling_mounts(settings.cache, cache, here.work, output)
+        caches = partial(CacheMounts, _mounts_directory(here), elsewhere=mounts)
+        inputs = _inputs(settings, sources, plans[0], here.work, git, caches(lambda: False))
+        job = _Job(here, references, pushes, images, sources, plans, stage, inputs, caches)
         if cache is None or not settings.cache.enabled:
             job.carry_out(())
         else:
@@ -194,27 +182,24 @@ def _build(
                 settings,
                 output,
                 job.carry_out,
-                indexes,
-                stopping,
-                write_meanwhile=isolation.concurrent,
+                here.indexes,
+                here.stopping,
+                write_meanwhile=here.isolation.concurrent,
             )
         if mounts is not None and settings.cache.write:
             mounts.send()
 
 
+def _mounts_directory(here: _Surroundings) -> Path:
+    """Where cache mounts lie: in the store when it keeps them."""
+    return (here.store.directory if here.store and here.store.writable else here.work) / "mounts"
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A build whose plans are made. `started` is in seconds since 1970; `caches` makes the cache mounts of a build
-    from what tells whether it was stopped."""
+    """A build whose plans are made. `caches` makes its cache mounts from what tells whether it was stopped."""
 
-    settings: Settings
-    output: Output
-    isolation: Isolation
-    work: Path
-    store: Store | None
-    indexes: CachedIndexes
-    stopping: Stopping
-    started: float
+    here: _Surroundings
     references: list[Reference]
     pushes: list[RegistryDestination]
     images: Images
@@ -226,52 +211,54 @@ class _Job:
 
     def carry_out(self, reuse: Sequence[Reuse]) -> None:
         """Build what `reuse` leaves to be built, and publish. Raises BuildError."""
-        if self.store is not None:
-            self.store.resume()
+        if self.here.store is not None:
+            self.here.store.resume()
         stages = stages_of(self.plans, reuse)
         steps = sum(len(stage.steps) for stage in stages)
-        self.output.tell(BuildStarted(len(stages), steps, cross_stage_sources(stages_of(self.plans))))
+        self.here.output.tell(BuildStarted(len(stages), steps, cross_stage_sources(stages_of(self.plans))))
         built = build(
             self.plans,
             self.images.image,
             self._bind_steps,
-            self.isolation,
+            self.here.isolation,
             self._build_settings(),
-            self.output,
+            self.here.output,
             self._prepare,
             reuse,
         )
         self._deliver([targets[plan.targets[0]] for plan, targets in zip(self.plans, built, strict=True)])
 
     def _build_settings(self) -> BuildSettings:
+        here = self.here
         return BuildSettings(
-            self.work,
+            here.work,
             self.stage,
-            self.settings.image.format or None,
-            self.settings.image.annotations,
-            kept_indexes=self.indexes if self.store or self.settings.cache.enabled else None,
-            keep=self.isolation.keep,
-            stopping=self.store.stop if self.store else None,
-            interruption=self.stopping,
+            here.settings.image.format or None,
+            here.settings.image.annotations,
+            kept_indexes=here.indexes if here.store or here.settings.cache.enabled else None,
+            keep=here.isolation.keep,
+            stopping=here.store.stop if here.store else None,
+            interruption=here.stopping,
         )
 
     def _bind_steps(self, results: Results, stopped: Callable[[], bool]) -> StepWorkOf:
         return StepWorkOf(replace(self.inputs, caches=self.caches(stopped), stopped=stopped), results)
 
     def _prepare(self, layer: Layer) -> None:
-        for destination in self.pushes if self.isolation.concurrent else ():  # else nothing may go on beside RUN
+        for destination in self.pushes if self.here.isolation.concurrent else ():  # else nothing may go on beside RUN
             destination.prepare(layer)
 
     def _deliver(self, made: list[Image]) -> None:
+        here = self.here
         resolved = self.images.resolved()
         bases, origins = bases_of(self.plans[0], resolved), metadata(self.sources, self.plans[0], resolved)
         facts = {**origins, **platforms(made)}
-        asked = self.settings.output
-        _publish(made, asked, self.references, self.pushes, bases, facts, self.output, self.stopping)
+        asked = here.settings.output
+        _publish(made, asked, self.references, self.pushes, bases, facts, here.output, here.stopping)
         if asked.reports_directory:
             from builder.cli.reports import Reports  # few builds want them
 
-            reports = Reports(asked.reports_directory, self.settings, self.work, self.output, self.started)
+            reports = Reports(asked.reports_directory, here.settings, here.work, here.output, here.started)
             reports.write(made, descriptor_of(made).digest, origins)
 
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.build import owners_of
 from builder.cache import CacheDamaged
 from builder.cache.directory import SCHEME, DirectoryCache
 from builder.cache.entry import LayerCache, WriteOnly
@@ -22,6 +21,7 @@ from builder.oci.reference import Reference
 from builder.plan import CacheView, Plan
 from builder.registry.registries import Registries
 from builder.reuse import Reuse, ReuseSettings, look_up
+from builder.stage_graph import owners_of
 from builder.step_keys import KeySources, plan_keys
 
 if TYPE_CHECKING:
