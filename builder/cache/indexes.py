@@ -47,7 +47,6 @@ class CachedIndexes:
         self._cache: LayerCache | None = None
         self._write = False
         self._said = False
-        self._asked = True  # False when the cache has indexes, but does not give them out
         self._lock = threading.Lock()
         self._there: set[str] = set()  # diff_ids of layers whose indexes the cache has, or soon will
         self._waiting: list[tuple[Layer, list[Change]]] = []
@@ -57,7 +56,7 @@ class CachedIndexes:
         """From now on there is `cache`. With `write` new indexes go there: with `meanwhile` at once, else when
         `finish` is called."""
         with self._lock:
-            self._cache, self._write, self._asked = cache, write, True
+            self._cache, self._write = cache, write
             self._there.clear()
             if write and meanwhile and self._writers is None:
                 self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="index-write")
@@ -65,7 +64,7 @@ class CachedIndexes:
     def get(self, layer: Layer) -> list[Change] | None:
         """See builder.layer.index.KnownIndexes."""
         found = self._local.get(layer) if self._local is not None else None
-        if found is not None or self._cache is None or not self._asked or layer.descriptor.size < _SMALL:
+        if found is not None or self._cache is None or layer.descriptor.size < _SMALL:
             return found
         entry = self._cache.get(key_of(layer))
         if entry is None:
@@ -76,8 +75,6 @@ class CachedIndexes:
             text = f"the index of layer {layer.descriptor.digest} in {self._cache} is not used: {error}"
             with self._lock:
                 first, self._said = not self._said, True
-                # One that keeps the build waiting for this is not asked again.
-                self._asked = self._asked and not (isinstance(error, BuildError) and error.transient)
             self._listener.tell(Message(text, "warning" if first else "debug"))
             return None
         with self._lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import threading
 import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -51,9 +52,10 @@ class RepositoryCache:
         self._listener = listener
         self._complain = Complaints(listener)
         self._readable, self._writable = True, writable
+        self._left = threading.Event()  # see CachedBlob
         hasty = _hasty(registries.settings)
         self._asked = registries.with_settings(hasty).repository(reference, "push").for_actions(actions)
-        moving = registries.with_settings(replace(hasty, retries=2, read_timeout=10))
+        moving = registries.with_settings(replace(hasty, retries=2))
         self._repository = moving.repository(reference, "push").for_actions(actions)
         self._uploader = Uploader(moving, self._repository)
 
@@ -71,7 +73,7 @@ class RepositoryCache:
 
     def get(self, key: CacheKey) -> Entry | None:
         """See LayerCache."""
-        if not self._readable:
+        if not self._readable or self._left.is_set():
             return None
         try:
             return self._patiently(key)
@@ -102,13 +104,14 @@ class RepositoryCache:
         if isinstance(manifest, Index):
             raise ImageError(f"{name} is an index")
         layer = layer_of(manifest, name)
-        entry = read_entry(manifest, CachedBlob(RemoteBlob(self._repository, layer, (), self._listener), name), name)
+        blob = CachedBlob(RemoteBlob(self._repository, layer, (), self._listener), name, self._left)
+        entry = read_entry(manifest, blob, name)
         self._registries.note_blob(self._repository, layer.digest)
         return entry
 
     def get_record(self, name: CacheKey) -> bytes | None:
         """See LayerCache."""
-        if not self._readable:
+        if not self._readable or self._left.is_set():
             return None
         try:
             described, data = self._asked.get_manifest(record_tag(name))
@@ -118,7 +121,7 @@ class RepositoryCache:
 
     def put_record(self, name: CacheKey, data: bytes) -> None:
         """See LayerCache."""
-        if not self._writable:
+        if not self._writable or self._left.is_set():
             return
         try:
             self._uploader.finish(record_image(data), (record_tag(name),))
@@ -127,7 +130,7 @@ class RepositoryCache:
 
     def put(self, key: CacheKey, entry: Entry, text: str, replacing: Replacing = always) -> bool:
         """See LayerCache."""
-        if not self._writable:
+        if not self._writable or self._left.is_set():
             return False
         if replacing is not always:
             with contextlib.suppress(BuildError):  # what cannot be read may be replaced
@@ -173,5 +176,12 @@ def read_record(manifest: Index | Manifest) -> bytes:
 def _hasty(settings: RegistrySettings) -> RegistrySettings:
     """A cache that keeps the build waiting is worth nothing."""
     return replace(
-        settings, retries=0, push_retries=0, connect_timeout=4, read_timeout=5, longest_pause=2, commit_timeout=30
+        settings,
+        retries=0,
+        push_retries=0,
+        connect_timeout=4,
+        read_timeout=5,
+        patient=False,
+        longest_pause=2,
+        commit_timeout=30,
     )

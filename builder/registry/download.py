@@ -88,9 +88,10 @@ class Download:
     def _resume(self, error: Exception) -> None:
         """Ask for the rest. Raises RegistryError after as many failures in a row as a request has retries."""
         self._response.close()
-        exchange = self._repository.transport.exchange
+        exchange, settings = self._repository.transport.exchange, self._repository.transport.settings
         while True:
-            if self._failures >= self._repository.transport.settings.retries:
+            in_vain = not settings.patient and failures.is_silence(error)
+            if in_vain or self._failures >= settings.retries:
                 host = self._repository.transport.registry
                 raise failures.unreachable(error, host, str(self._repository), self._what()) from error
             exchange.pause(self._failures)

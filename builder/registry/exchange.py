@@ -66,6 +66,8 @@ class Exchange:
                 response = self._follow(method, url, headers, body, read_timeout)
             except NO_ANSWER as error:
                 failure = failures.unreachable(error, urlsplit(url).netloc, where, what)
+                if not self._settings.patient and failures.is_silence(error):
+                    failure.transient = False
                 if last or not failure.transient:
                     raise failure from error
                 self.pause(attempt)

@@ -41,6 +41,11 @@ def is_transient(status: int) -> bool:
     return status in (408, 429, 499) or (status >= 500 and status not in _LASTING_SERVER_ERRORS)
 
 
+def is_silence(error: Exception) -> bool:
+    """Whether a request or a transfer failed because nothing came in time."""
+    return any(map(_is_timeout, _causes(error)))
+
+
 def is_immutable_tag_error(error: RegistryError) -> bool:
     """Whether a push failed only because the tag exists and may not be moved."""
     return any(words in error.message.lower() for words in _IMMUTABLE)
@@ -78,7 +83,7 @@ def unreachable(error: Exception, host: str, where: str, what: str) -> RegistryE
     reason = next((str(cause.strerror) for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
     if any(isinstance(cause, urllib3.exceptions.ProxyError) for cause in causes):
         reason = f"the proxy does not connect: {reason or 'it refused'}"
-    elif any(map(_is_timeout, causes)):
+    elif is_silence(error):
         reason = "no answer in time"
     return RegistryError(
         f"{where}: cannot reach {host} while {what}: {reason or 'the connection broke'}",

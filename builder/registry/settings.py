@@ -45,6 +45,7 @@ class RegistrySettings:
     download_retries: int = 0  # --image-download-retry: of a whole resolution, on top
     connect_timeout: float = 30
     read_timeout: float = 90
+    patient: bool = True  # whether who said nothing in that time is asked again
     longest_pause: float = 300  # a registry that asks for more (Retry-After) is given up
     commit_timeout: float = 900  # registries on object storage copy a blob before they answer
     parallel: int = 4  # blobs moved at once for one repository

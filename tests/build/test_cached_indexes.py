@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from builder.oci import layout
 from builder.oci.platform import Platform
 from builder.rootfs.entry import Change, Entry, FileType
 from tests.build.program import Builder
-from tests.servers.front import Answer, Corrupt, front
+from tests.servers.front import Answer, Corrupt, Hold, front
 from tests.servers.registry import RegistryServer
 
 
@@ -142,3 +143,23 @@ def test_indexes_that_cannot_be_had_are_done_without(
         assert layer_reads(registry.requests()[seen:], name, base) == 1
         told = [line for line in log.splitlines() if line.startswith("WARN")]
         assert len(told) == 1 and "is not used" in told[0], log
+
+
+def test_a_cache_that_holds_back_an_index_is_left_alone(
+    limpet: Builder, registry: RegistryServer, base: Path, name: str, own_base: str
+) -> None:
+    """After the first blob that does not come, no other is asked for."""
+    text = "FROM base AS one\nCOPY a /bin/a\nRUN true\nFROM one\nRUN echo {} > /x\n"
+    end = threading.Event()
+    with front(registry.host) as shop:
+        arguments = ("--cache", f"--cache-repo={shop.host}/{name}/cache", f"--destination={registry.host}/{name}:1")
+        limpet.dockerfile(text.format(1), a="old")
+        built(limpet(*arguments, own_base))
+        shop.fault(Hold(end, after=10), "GET", f"/v2/{name}/cache/blobs/", times=1000)
+        limpet.dockerfile(text.format(2), a="new")
+        shop.seen.clear()
+        log = built(limpet(*arguments, own_base))
+        end.set()
+        assert shop.count("GET", "/blobs/") == 1
+        told = [line for line in log.splitlines() if line.startswith("WARN")]
+        assert len(told) == 1 and "is not used" in told[0] and "no answer in time" in told[0], log

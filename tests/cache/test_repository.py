@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from builder.registry.settings import RegistrySettings
 from tests.cache.conftest import Told, check_that_what_is_there_may_stay
 from tests.images import layer, noise
 from tests.servers.certificates import Authority
-from tests.servers.front import Answer, Corrupt, DropAnswer, Front, Trouble
+from tests.servers.front import Answer, Corrupt, DropAnswer, Front, Hold, Trouble
 from tests.servers.registry import RegistryServer, docker_registry
 from tests.servers.tokens import token_server
 
@@ -208,6 +209,25 @@ def test_a_layer_that_cannot_be_had_says_so(cache_at: Open, shop: Front, name: s
     shop.fault(trouble, "GET", "/blobs/", times=100)
     with pytest.raises(CacheDamaged, match=f"cached layer .*{KEY}"), found.layer.blob.open() as stream:
         stream.read()
+
+
+def test_one_that_holds_back_a_layer_is_left_alone(cache_at: Open, shop: Front, name: str, told: Told) -> None:
+    cache = cache_at(f"{shop.host}/{name}")
+    for key in KEYS:
+        cache.put(key, ENTRY, "RUN make")
+    found = [cache.get(key) for key in KEYS]
+    end = threading.Event()
+    shop.fault(Hold(end, after=1000), "GET", "/blobs/", times=1000)
+    shop.seen.clear()
+    for entry in found:
+        assert entry is not None
+        with pytest.raises(CacheDamaged), entry.layer.blob.open() as stream:
+            stream.read()
+    end.set()
+    assert shop.count("GET") == 1
+    assert cache.get(KEY) is None
+    assert not cache.put(KEY, ENTRY, "RUN make")
+    assert len(shop.seen) == 1
 
 
 def test_one_that_never_answers(cache_at: Open, name: str, told: Told) -> None:

@@ -46,6 +46,14 @@ class CutResponse:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """Pass on `after` bytes of the answer's body, then say nothing more, and stay connected until `until` is set."""
+
+    until: threading.Event
+    after: int = 0
+
+
+@dataclass(frozen=True)
 class DropAnswer:
     """Let the server do what it is asked, then reset the connection instead of saying so."""
 
@@ -76,7 +84,7 @@ class Together:
     barrier: threading.Barrier
 
 
-Trouble = Together | Answer | CutRequest | CutResponse | DropAnswer | Corrupt | Without | WithQuery
+Trouble = Together | Answer | CutRequest | CutResponse | Hold | DropAnswer | Corrupt | Without | WithQuery
 
 
 @dataclass
@@ -215,6 +223,12 @@ class _Handler(BaseHTTPRequestHandler):
         while piece := response.read(_BLOCK):
             if isinstance(trouble, Corrupt) and not sent:
                 piece = bytes([piece[0] ^ 1]) + piece[1:]
+            if isinstance(trouble, Hold) and sent + len(piece) > trouble.after:
+                self.wfile.write(piece[: trouble.after - sent])
+                self.wfile.flush()
+                trouble.until.wait()
+                self.close_connection = True
+                return
             if isinstance(trouble, CutResponse) and sent + len(piece) > trouble.after:
                 self.wfile.write(piece[: trouble.after - sent])
                 self.wfile.flush()
