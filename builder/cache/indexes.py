@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builder.cache.blob import CacheDamaged
 from builder.cache.entry import Entry, LayerCache
 from builder.cache.key import CacheKey
 from builder.errors import BuildError, ImageError
@@ -75,7 +76,8 @@ class CachedIndexes:
             text = f"the index of layer {layer.descriptor.digest} in {self._cache} is not used: {error}"
             with self._lock:
                 first, self._said = not self._said, True
-            self._listener.tell(Message(text, "warning" if first else "debug"))
+            told = isinstance(error, CacheDamaged) and error.told
+            self._listener.tell(Message(text, "warning" if first and not told else "debug"))
             return None
         with self._lock:
             self._there.add(layer.diff_id)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import threading
 import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from builder.cache.blob import CachedBlob
+from builder.cache.blob import CachedBlob, Reach
 from builder.cache.complaints import Complaints
 from builder.cache.entry import CREATED, Entry, Replacing, always, layer_of, read_entry
 from builder.cache.key import CacheKey
@@ -52,7 +51,7 @@ class RepositoryCache:
         self._listener = listener
         self._complain = Complaints(listener)
         self._readable, self._writable = True, writable
-        self._left = threading.Event()  # see CachedBlob
+        self._reach = Reach(lambda reason: self._complain(f"the cache {self} is not used: {reason}"))
         hasty = _hasty(registries.settings)
         self._asked = registries.with_settings(hasty).repository(reference, "push").for_actions(actions)
         moving = registries.with_settings(replace(hasty, retries=2))
@@ -73,7 +72,7 @@ class RepositoryCache:
 
     def get(self, key: CacheKey) -> Entry | None:
         """See LayerCache."""
-        if not self._readable or self._left.is_set():
+        if not (self._readable and self._reach):
             return None
         try:
             return self._patiently(key)
@@ -104,14 +103,14 @@ class RepositoryCache:
         if isinstance(manifest, Index):
             raise ImageError(f"{name} is an index")
         layer = layer_of(manifest, name)
-        blob = CachedBlob(RemoteBlob(self._repository, layer, (), self._listener), name, self._left)
+        blob = CachedBlob(RemoteBlob(self._repository, layer, (), self._listener), name, self._reach)
         entry = read_entry(manifest, blob, name)
         self._registries.note_blob(self._repository, layer.digest)
         return entry
 
     def get_record(self, name: CacheKey) -> bytes | None:
         """See LayerCache."""
-        if not self._readable or self._left.is_set():
+        if not (self._readable and self._reach):
             return None
         try:
             described, data = self._asked.get_manifest(record_tag(name))
@@ -121,7 +120,7 @@ class RepositoryCache:
 
     def put_record(self, name: CacheKey, data: bytes) -> None:
         """See LayerCache."""
-        if not self._writable or self._left.is_set():
+        if not (self._writable and self._reach):
             return
         try:
             self._uploader.finish(record_image(data), (record_tag(name),))
@@ -130,7 +129,7 @@ class RepositoryCache:
 
     def put(self, key: CacheKey, entry: Entry, text: str, replacing: Replacing = always) -> bool:
         """See LayerCache."""
-        if not self._writable or self._left.is_set():
+        if not (self._writable and self._reach):
             return False
         if replacing is not always:
             with contextlib.suppress(BuildError):  # what cannot be read may be replaced

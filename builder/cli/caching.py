@@ -121,7 +121,9 @@ def with_cache(
     except (CacheDamaged, ImageError) as error:
         if stopping() or (not isinstance(error, CacheDamaged) and not any(each.found for each in reuse)):
             raise
-        listener.tell(Message(f"{error.message}; building again, without what is cached", "warning"))
+        told = isinstance(error, CacheDamaged) and error.told
+        text = f"{error.message}; building again, without what is cached"
+        listener.tell(Message(text, "info" if told else "warning"))
         empty = WriteOnly(cache)
         indexes.begin(empty, write=asked.write, meanwhile=write_meanwhile)
         _writing(look_up(plans, owners, found, empty, asked, listener, project), carry_out, indexes, stopping)
