@@ -40,14 +40,13 @@ ORIGINS = {
 class Access:
     """`client` is for many threads, `used` what it uses as a credential, in words. The rest is what it was made of.
 
-    `credentials` are botocore's, None for none; `verify` is a bundle of certificates, True for the library's own.
+    `credentials` are botocore's, None for none; `environment` says which proxy and which certificates.
     """
 
     client: Any
     used: str
     credentials: Any
-    proxies: Mapping[str, str] | None
-    verify: str | bool
+    environment: Mapping[str, str]
 
 
 def s3_access(environment: Mapping[str, str]) -> Access:
@@ -88,7 +87,7 @@ def s3_access(environment: Mapping[str, str]) -> Access:
     used = "no credential was found, requests are anonymous"
     if found is not None:
         used = f"the credential was {ORIGINS.get(found.method, found.method)}"
-    return Access(client, used, found, proxies, verify or True)
+    return Access(client, used, found, {**environment, "SSL_CERT_FILE": verify} if verify else environment)
 
 
 def session_for(environment: Mapping[str, str]) -> botocore.session.Session:

@@ -7,19 +7,19 @@ requests for objects are signed and sent in the same way, by botocore's own sign
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import urllib3
-from botocore import auth, exceptions, httpsession
-from botocore.awsrequest import AWSRequest
+from botocore import exceptions
 
-from context_sources.aws import CONNECT_TIMEOUT, READ_TIMEOUT, Access
-from context_sources.http_body import CHUNK, CONTENT_RANGE
-from context_sources.objects import IN_PARALLEL
+from context_sources.aws import Access
+from context_sources.http_body import CHUNK, body_of
+from context_sources.http_connections import connections_to
 from context_sources.retry import Body, Broken
+from context_sources.s3_signing import Signer
 
 NETWORK = (
     exceptions.HTTPClientError,
@@ -28,16 +28,22 @@ NETWORK = (
     urllib3.exceptions.HTTPError,
     OSError,
 )
+ONCE = urllib3.Retry(False)  # no second attempt; made from False for each request it would take 10 µs
 # The scope says for which region the request was signed; directory buckets ("s3express") are signed in another way.
 SIGNED = re.compile(r"AWS4-HMAC-SHA256 Credential=[^ ,]+/\d{8}/(?P<region>[^/ ,]+)/s3/aws4_request,.*")
 
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How requests to the bucket are made: the URL before an object's key, and the region, "" for no signature."""
+    """How requests to the bucket are made: `send` takes what is written before an object's key, `path` is signed.
 
-    url: str
-    region: str
+    Both end before the slash that the key follows. Without `signer` requests are not signed.
+    """
+
+    send: Callable[..., urllib3.BaseHTTPResponse]
+    target: str
+    path: str
+    signer: Signer | None
     user_agent: str
 
 
@@ -46,46 +52,67 @@ class ObjectRequests:
 
     def __init__(self, access: Access) -> None:
         self._credentials = access.credentials
+        self._environment = access.environment
         self._manner: Manner | None = None
-        options: dict[str, Any] = {"verify": access.verify, "timeout": (CONNECT_TIMEOUT, READ_TIMEOUT)}
-        self._session = httpsession.URLLib3Session(proxies=access.proxies, max_pool_connections=IN_PARALLEL, **options)
         access.client.meta.events.register("before-send.s3.ListObjectsV2", self._seen)
 
     def _seen(self, request: Any, **_: Any) -> None:
         """Called with each request that lists the bucket: the last is the one that was answered."""
         headers = {name.lower(): text(value) for name, value in request.headers.items()}
         signature = SIGNED.fullmatch(headers.get("authorization", ""))
-        self._manner = None
-        if signature is None and ("authorization" in headers or self._credentials is not None):
-            return
         url = request.url.partition("?")[0].rstrip("/")
-        self._manner = Manner(url, signature["region"] if signature else "", headers.get("user-agent", "limpet"))
+        signer = Signer(host_of(url), signature["region"]) if signature else None
+        if signer is None and ("authorization" in headers or self._credentials is not None):
+            self._manner = None
+            return
+        path = urlsplit(url).path
+        if self._manner is not None and (self._manner.path, self._manner.signer) == (path, signer):
+            return
+        connections = connections_to(url, self._environment)
+        # A proxy that is no tunnel is told the whole URL.
+        direct = not isinstance(connections, urllib3.ProxyManager)
+        send = connections.connection_from_url(url).urlopen if direct else connections.urlopen
+        self._manner = Manner(send, path if direct else url, path, signer, headers.get("user-agent", "limpet"))
 
     def open_at(self, key: str, etag: str, offset: int) -> Body | None:
         """The object from `offset` on; None when it is not given: the client has to say why. Raises Broken."""
-        if self._manner is None:
+        manner = self._manner
+        if manner is None:
             return None
-        url = f"{self._manner.url}/{quote(key, safe='/~')}"
-        request = AWSRequest("GET", url, {"If-Match": etag, "User-Agent": self._manner.user_agent}, stream_output=True)
+        quoted = quote(key, safe="/~")
+        headers = {"if-match": etag}
         if offset:
-            request.headers["Range"] = f"bytes={offset}-"
+            headers["range"] = f"bytes={offset}-"
         try:
-            if self._manner.region:
+            if manner.signer is not None:
                 frozen = self._credentials.get_frozen_credentials()  # asks for new ones when these are about to expire
-                auth.S3SigV4Auth(frozen, "s3", self._manner.region).add_auth(request)
-            answer = self._session.send(request.prepare())
+                headers = manner.signer.headers(f"{manner.path}/{quoted}", headers, frozen)
+            answer = manner.send(
+                "GET",
+                f"{manner.target}/{quoted}",
+                headers={"accept-encoding": "identity", "user-agent": manner.user_agent, **headers},
+                preload_content=False,
+                decode_content=False,
+                retries=ONCE,
+                redirect=False,  # a signature is meant for this host
+            )
         except NETWORK as error:
             raise Broken(f"the connection broke ({type(error).__name__})") from error
         except (exceptions.BotoCoreError, exceptions.ClientError):
             return None
-        if answer.status_code not in (200, 206):
-            answer.raw.drain_conn()
-            answer.raw.close()
+        if answer.status not in (200, 206):
+            answer.drain_conn()
+            answer.close()
             return None
-        total, start = int(answer.headers.get("Content-Length", "0")), 0
-        if match := CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "")):
-            start, total = int(match[1]), int(match[2])
-        return Body(chunks_of(answer.raw), start, total, answer.headers.get("ETag", ""), answer.raw.close)
+        return body_of(answer)
+
+
+def host_of(url: str) -> str:
+    """The Host header that botocore signs: without the scheme's own port."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    own = {"http": 80, "https": 443}.get(parts.scheme)
+    return host if parts.port in (None, own) else f"{host}:{parts.port}"
 
 
 def text(value: str | bytes) -> str:
