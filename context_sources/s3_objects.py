@@ -23,6 +23,9 @@ from context_sources.s3_signing import Signer
 
 NETWORK = (
     exceptions.HTTPClientError,
+    exceptions.EndpointConnectionError,
+    exceptions.ConnectTimeoutError,
+    exceptions.ProxyConnectionError,
     exceptions.IncompleteReadError,
     exceptions.ResponseStreamingError,
     urllib3.exceptions.HTTPError,

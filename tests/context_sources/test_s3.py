@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from botocore.config import Config
 
 from builder.errors import ContextError, UsageError
-from context_sources import Limits
+from context_sources import FetchSettings, Limits, fetch
 from context_sources.s3 import parse
 from tests.context_sources.conftest import FILES, QUICK, Fetcher, archive_of, tree
 from tests.servers.front import Answer, CutResponse, Front, front
@@ -231,6 +233,26 @@ def test_attempts_end(reader: dict[str, str], site: Front, fetcher: Fetcher) -> 
     assert caught.value.transient
     with pytest.raises(ContextError, match=r"times"):
         fetcher("s3://readable/tree/", reader)
+
+
+def test_a_store_that_listens_only_later(s3: S3Server, reader: dict[str, str], site: Front, tmp_path: Path) -> None:
+    """The first attempt finds its port closed; the port opens before the second."""
+    with ExitStack() as later:
+        closed = later.enter_context(socket.socket())
+        closed.bind(("127.0.0.1", 0))  # without listening: connections are refused, and nobody else gets the port
+        port = closed.getsockname()[1]
+        lines: list[str] = []
+
+        def log(level: str, text: str) -> None:
+            lines.append(text)
+            if "trying again" in text and closed.fileno() != -1:
+                closed.close()
+                later.enter_context(front(s3.host, port=port))
+
+        environment = {**reader, "S3_ENDPOINT": f"http://127.0.0.1:{port}"}
+        fetch("s3://readable/big.tar", tmp_path, FetchSettings(environment=environment, log=log, retry=QUICK))
+    assert [line for line in lines if "EndpointConnectionError" in line and "trying again" in line]
+    assert tree(tmp_path) == BIG_FILES
 
 
 def test_refusals_name_object_and_credential(reader: dict[str, str], fetcher: Fetcher) -> None:

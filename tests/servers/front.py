@@ -136,10 +136,10 @@ class Front:
 
 
 @contextlib.contextmanager
-def front(backend: str, *, tls: Pair | None = None) -> Iterator[Front]:
-    """Before `backend` (host:port, plain HTTP)."""
+def front(backend: str, *, tls: Pair | None = None, port: int = 0) -> Iterator[Front]:
+    """Before `backend` (host:port, plain HTTP), on a free port unless one is given."""
     server = Front(backend)
-    http_server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"front": server}))
+    http_server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"front": server}))
     http_server.daemon_threads = True
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
