@@ -1,11 +1,13 @@
 """Fetching contexts beside the plain tool: the same server, the same bytes, one run, ratios.
 
     python benchmarks/contexts.py [--rounds N] [--only SOURCE] [--size MIB] [--files N] [--work DIRECTORY]
+                                  [--aws PROGRAM]
 
 Each source is measured with one large file and with many small ones. The plain tools are `curl URL | tar` for web
-servers and object stores, `git clone --depth 1` for git, and `curl --parallel` for a tree of objects. Rounds are
-interleaved and medians compared. A work directory in memory (--work /dev/shm) takes the disk out of it. Prints a
-Markdown table.
+servers and object stores, `git clone --depth 1` for git, and `curl --parallel` for a tree of objects, with URLs that
+were signed before. With --aws (of awscli, installed in an environment of its own) S3 is measured a second time, beside
+`aws s3 cp URL - | tar` and `aws s3 cp --recursive`, which find and sign the objects themselves. Rounds are interleaved
+and medians compared. A work directory in memory (--work /dev/shm) takes the disk out of it. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=50_000, help="number of small files")
     parser.add_argument("--objects", type=int, default=5_000, help="number of objects below a prefix")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp"))
+    parser.add_argument("--aws", type=Path, help="AWS's command line, to measure S3 beside it, too")
     parser.add_argument("--json", type=Path, help="write every measurement here")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -73,6 +76,8 @@ def main() -> int:
         contents = make_contents(work, options.size, options.files)
         for name in options.only or SOURCES:
             with SOURCES[name](work, contents, options.objects) as races:
+                if options.aws and name == "s3":
+                    races += [beside_aws(race, options.aws.absolute()) for race in races]
                 rows += [run(race, work, options.rounds) for race in races]
                 if options.json:
                     options.json.write_text(json.dumps(rows, indent=1))
@@ -216,6 +221,17 @@ def s3(work: Path, contents: Contents, objects: int) -> Iterator[list[Race]]:
         size = sum(path.stat().st_size for path in files)
         races.append(Race("S3", f"{len(files)} objects", size, "s3://bench/tree/", plain, environment))
         yield races
+
+
+def beside_aws(race: Race, program: Path) -> Race:
+    """The same race, with what a user of AWS's command line would write."""
+    copy = f"{shlex.quote(str(program))} s3 cp --only-show-errors"
+    plain = f'{copy} --recursive {race.location} "$INTO"'
+    if not race.location.endswith("/"):
+        flags = "-xz" if race.location.endswith("gz") else "-x"
+        plain = f'{copy} {race.location} - | tar {flags} -C "$INTO"'
+    environment = {"AWS_ENDPOINT_URL": race.environment["S3_ENDPOINT"], "AWS_REGION": "us-east-1", **race.environment}
+    return replace(race, content=f"{race.content}, beside aws", plain=plain, environment=environment)
 
 
 def upload_in_parts(client: Any, path: Path) -> None:
