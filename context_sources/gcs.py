@@ -1,33 +1,24 @@
-"""`gs://BUCKET/OBJECT[#GENERATION]` and `gs://BUCKET/PREFIX/`, by google-cloud-storage."""
+"""`gs://BUCKET/OBJECT[#GENERATION]` and `gs://BUCKET/PREFIX/`, by the JSON API of Cloud Storage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-import requests
-from google.api_core import exceptions as api
-from google.auth import credentials as google_credentials
-from google.auth import default as default_credentials
-from google.auth import exceptions as auth
-from google.auth import load_credentials_from_file
-from google.auth.transport.requests import AuthorizedSession
-from google.cloud import storage
+import urllib3
 
 from builder.errors import ContextError, UsageError
-from context_sources.http_body import TIMEOUT, TRANSIENT_STATUS, body_of, broken_by
-from context_sources.http_environment import proxies_for
-from context_sources.http_session import configure
+from context_sources.gcs_credentials import Refused, credential_for, endpoint_of
+from context_sources.gcs_listing import FIELDS, PAGE, NotTheApi, read_generation, read_page
+from context_sources.http_body import body_of, broken_by, raw_chunks
+from context_sources.http_connections import connections_to
 from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_archive, fetch_tree
 from context_sources.retry import Body, Broken, answered
 from context_sources.source import Fetched, FetchSettings
 
-SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
-LISTED = "items(name,size,updated,generation),nextPageToken"  # of 1.5 KB that the store says of an object
-ENDPOINT = "https://storage.googleapis.com"
 Result = TypeVar("Result")
 
 
@@ -55,128 +46,123 @@ def parse(location: str) -> tuple[str, str, str]:
     return bucket, key or DEFAULT_OBJECT, ""
 
 
-def endpoint_of(environment: Mapping[str, str]) -> str:
-    """Where the API is: STORAGE_EMULATOR_HOST as in Google's own clients, else Google."""
-    stated = environment.get("STORAGE_EMULATOR_HOST", "").rstrip("/")
-    if stated and "://" not in stated:
-        stated = f"http://{stated}"
-    return stated or ENDPOINT
-
-
-def credentials_for(environment: Mapping[str, str]) -> tuple[google_credentials.Credentials, str]:
-    """Application default credentials, and what they are, in words; anonymous when there are none."""
-    stated = environment.get("GOOGLE_APPLICATION_CREDENTIALS", "")
-    gcloud = environment.get("CLOUDSDK_CONFIG") or f"{environment.get('HOME', '')}/.config/gcloud"
-    known = Path(gcloud, "application_default_credentials.json")
-    try:
-        if stated:
-            found, _ = load_credentials_from_file(stated, scopes=[SCOPE])  # type: ignore[no-untyped-call]
-            return found, f"the credential was {stated} (GOOGLE_APPLICATION_CREDENTIALS)"
-        if known.is_file():
-            found, _ = load_credentials_from_file(str(known), scopes=[SCOPE])  # type: ignore[no-untyped-call]
-            return found, f"the credential was {known}"
-    except (auth.GoogleAuthError, OSError) as error:
-        raise ContextError(
-            f"Google credentials {stated or known}: {error}", "mount the service account's key file there"
-        ) from error
-    anonymous = google_credentials.AnonymousCredentials()  # type: ignore[no-untyped-call]
-    if endpoint_of(environment) != ENDPOINT:
-        return anonymous, "no credential was sent to STORAGE_EMULATOR_HOST"
-    try:
-        found, _ = default_credentials(scopes=[SCOPE])
-        return found, "the credential was the pod's service account (metadata server)"
-    except auth.DefaultCredentialsError:
-        return anonymous, "no credential was found, requests are anonymous"
-
-
-def object_of(blob: storage.Blob) -> StoredObject:
-    mtime = int(blob.updated.timestamp()) * 10**9 if blob.updated else 0
-    return StoredObject(blob.name, blob.size or 0, mtime, str(blob.generation))
-
-
 class Store:
-    """One bucket. Listings come from the library; bodies from the JSON API itself, so that one request streams."""
+    """One bucket."""
 
     def __init__(self, bucket: str, settings: FetchSettings) -> None:
         self._settings = settings
+        self._bucket = bucket
         self._endpoint = endpoint_of(settings.environment)
-        credentials, self._used = credentials_for(settings.environment)
-        self._session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
-        configure(self._session, settings.environment)
-        self._session.proxies = dict(proxies_for(self._endpoint, settings.environment))
-        client = storage.Client(
-            project="limpet",
-            credentials=credentials,
-            _http=self._session,
-            client_options={"api_endpoint": self._endpoint},
-        )
-        self._bucket = client.bucket(bucket)
-        settings.log("debug", f"gs://{bucket}: {self._used}")
+        self._credential = credential_for(settings.environment)
+        self._connections = connections_to(self._endpoint, settings.environment)
+        settings.log("debug", f"gs://{bucket}: {self._credential.used}")
 
     def generation(self, key: str, wanted: str, name: str) -> str:
         """The generation to fetch."""
-        number = int(wanted) if wanted else None
-        blob = self._answered(name, lambda: self._bucket.get_blob(key, generation=number, timeout=TIMEOUT, retry=None))
-        if blob is None:
-            raise ContextError(f"{name}: no such object; {self._used}", "check the address")
-        return str(blob.generation)
+        query = {"fields": "generation", **({"generation": wanted} if wanted else {})}
+        return self._read(self._objects(key), query, read_generation, name)
 
     def listing(self, prefix: str, name: str) -> Iterator[StoredObject]:
-        """Every object whose name begins with `prefix`."""
-
-        def ask() -> list[StoredObject]:
-            blobs = self._bucket.list_blobs(prefix=prefix, fields=LISTED, timeout=TIMEOUT, retry=None)
-            return [object_of(blob) for blob in blobs]
-
-        yield from self._answered(name, ask)
+        """Every object whose name begins with `prefix`, a page in memory at a time."""
+        token, query = "", {"prefix": prefix, "fields": FIELDS, "maxResults": str(PAGE)}
+        while True:
+            objects, following = self._read(self._objects(), query, read_page, name)
+            yield from objects
+            if not following:
+                return
+            if following == token:
+                raise ContextError(f"{name}: the store lists the same page again and again")
+            query["pageToken"] = token = following
 
     def open_listed(self, stored: StoredObject, offset: int) -> Body:
-        return self.open_at(stored.key, f"gs://{self._bucket.name}/{stored.key}", stored.version, offset)
+        return self.open_at(stored.key, f"gs://{self._bucket}/{stored.key}", stored.version, offset)
 
     def open_at(self, key: str, name: str, generation: str, offset: int) -> Body:
         """Raises Broken or ContextError."""
-        url = f"{self._endpoint}/download/storage/v1/b/{quote(self._bucket.name)}/o/{quote(key, safe='')}"
         # With gzip accepted, the store sends what is stored: it would else unpack objects marked as gzip.
         headers = {"Accept-Encoding": "gzip", **({"Range": f"bytes={offset}-"} if offset else {})}
+        query = {"alt": "media", "generation": generation}
+        body = body_of(self._asked(f"/download{self._objects(key)}", query, headers, name))
+        return Body(body.chunks, body.offset, body.total, generation, body.close)
 
-        def ask() -> requests.Response:
-            parameters = {"alt": "media", "generation": generation}
-            return self._session.get(url, params=parameters, headers=headers, stream=True, timeout=TIMEOUT)
+    def _objects(self, key: str = "") -> str:
+        """The path of one object, or of all."""
+        path = f"/storage/v1/b/{quote(self._bucket, safe='')}/o"
+        return f"{path}/{quote(key, safe='')}" if key else path
 
-        response = self._asked(name, ask)
-        if response.status_code in (200, 206):
-            body = body_of(response.raw)
-            return Body(body.chunks, body.offset, body.total, generation, body.close)
-        response.close()
-        raise broken_by(response.raw) or self._refused(response.status_code, response.reason, name)
+    def _read(
+        self, path: str, query: Mapping[str, str], read: Callable[[Iterable[bytes]], Result], name: str
+    ) -> Result:
+        """What `read` makes of the answer, asked for several times if need be. Raises ContextError."""
 
-    def _answered(self, name: str, call: Callable[[], Result]) -> Result:
-        return answered(lambda: self._asked(name, call), name, self._settings)
+        def ask() -> Result:
+            response = self._asked(path, query, {"Accept-Encoding": "identity"}, name)
+            try:
+                return read(raw_chunks(response))
+            except NotTheApi as error:
+                raise ContextError(
+                    f"{name}: the store does not answer as Cloud Storage does: {error}",
+                    "does STORAGE_EMULATOR_HOST name something else?",
+                ) from error
+            finally:
+                response.close()
 
-    def _asked(self, name: str, call: Callable[[], Result]) -> Result:
+        return answered(ask, name, self._settings)
+
+    def _asked(
+        self, path: str, query: Mapping[str, str], headers: Mapping[str, str], name: str
+    ) -> urllib3.BaseHTTPResponse:
+        """The answer, a success. A token that is refused is renewed once. Raises Broken or ContextError."""
+        url = f"{self._endpoint}{path}?{urlencode(query, quote_via=quote, safe='')}"
         try:
-            return call()
-        except api.GoogleAPICallError as error:
-            status = int(error.code or 0)
-            if status in TRANSIENT_STATUS:
-                raise Broken(f"{status} {type(error).__name__}") from error
-            raise self._refused(status, type(error).__name__, name) from error
-        except auth.TransportError as error:
-            raise Broken(f"the token's server did not answer ({type(error).__name__})") from error
-        except auth.GoogleAuthError as error:
+            authorization = self._credential.headers()
+            response = self._sent(url, {**headers, **authorization}, name)
+            if response.status == 401:
+                renewed = self._credential.renewed(authorization)
+                if renewed != authorization:
+                    response.close()
+                    response = self._sent(url, {**headers, **renewed}, name)
+        except Refused as error:
             raise ContextError(
-                f"{name}: Google gives no token; {self._used}", "the key may be revoked or the clock may be wrong"
+                f"{name}: Google gives no token{f' ({error})' if str(error) else ''}; {self._credential.used}",
+                "the key may be revoked or the clock may be wrong",
             ) from error
-        except (requests.RequestException, OSError) as error:
+        if response.status in (200, 206):
+            return response
+        response.close()
+        raise broken_by(response) or self._refused(response.status, response.reason or "", name)
+
+    def _sent(self, url: str, headers: Mapping[str, str], name: str) -> urllib3.BaseHTTPResponse:
+        try:
+            return self._connections.urlopen(
+                "GET",
+                url,
+                headers={"User-Agent": "limpet", **headers},
+                preload_content=False,
+                decode_content=False,
+                retries=False,
+                redirect=False,  # a token is meant for this host
+            )
+        except ValueError as error:  # a host that is no name, a line break where none can be
+            raise ContextError(
+                f"{name}: no request can be made of address and credential; {self._credential.used}", "check both"
+            ) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise ContextError(
+                    f"{name}: the server's certificate is not trusted",
+                    "name a bundle with the server's CA by SSL_CERT_FILE, or its directory by SSL_CERT_DIR",
+                ) from error
             raise Broken(f"the connection broke ({type(error).__name__})") from error
 
     def _refused(self, status: int, reason: str, name: str) -> ContextError:
+        used = self._credential.used
         if status == 404:
-            return ContextError(f"{name}: no such object or bucket; {self._used}", "check the address")
+            return ContextError(f"{name}: no such object or bucket; {used}", "check the address")
         if status in (401, 403):
             return ContextError(
-                f"{name}: {status} {reason}; {self._used}",
+                f"{name}: {status} {reason}; {used}",
                 "allow it storage.objects.get (and storage.objects.list for a prefix), or name another key file by "
                 "GOOGLE_APPLICATION_CREDENTIALS",
             )
-        return ContextError(f"{name}: the store answers {status} {reason}; {self._used}")
+        return ContextError(f"{name}: the store answers {status} {reason}; {used}")

@@ -227,7 +227,7 @@ print(*sorted({{name.partition('.')[0] for name in sys.modules}} & {{'boto3', 'b
 
 def test_each_source_imports_its_own_sdk_only() -> None:
     """Run one source at a time; the other clouds' libraries stay away."""
-    sdks = {"s3": "botocore", "gcs": "google", "azure": "", "https": "", "git": "", "oci": "", "tar": ""}
+    sdks = {"s3": "botocore", "gcs": "", "azure": "", "https": "", "git": "", "oci": "", "tar": ""}
     for kind, own in sdks.items():
         program = (
             f"import sys, context_sources.{kind}\n"

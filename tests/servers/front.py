@@ -72,7 +72,7 @@ class Without:
 
 @dataclass(frozen=True)
 class WithQuery:
-    """Pass the request on with one more `name=value` in its query: where no signature covers that."""
+    """Pass the request on with one more `name=value` first in its query: where no signature covers that."""
 
     text: str
 
@@ -188,7 +188,10 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815  # http.server's names
 
     def _pass_on(self, backend: http.client.HTTPConnection, length: int, trouble: Trouble | None) -> None:
-        path = f"{self.path}&{trouble.text}" if isinstance(trouble, WithQuery) else self.path
+        path = self.path
+        if isinstance(trouble, WithQuery):
+            path, _, query = path.partition("?")
+            path = f"{path}?{trouble.text}&{query}"
         backend.putrequest(self.command, path, skip_host=True, skip_accept_encoding=True)
         dropped = trouble.header.lower() if isinstance(trouble, Without) else ""
         for name, value in self.headers.items():

@@ -16,7 +16,7 @@ import pytest
 import builder
 from tests.task.conftest import ROOT, build_image
 
-MODULES = "isal, zstandard, yaml, rich, requests, boto3, google.cloud.storage, azure.identity"
+MODULES = "isal, zstandard, yaml, rich, requests, boto3, google.oauth2.service_account, azure.identity"
 
 
 def run(image: str, *argv: str, user: str = "0", entrypoint: str = "") -> str:
