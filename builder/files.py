@@ -78,13 +78,15 @@ class LayerIndexes:
                 self._kept.put(layer, changes)
         return [self._with_content(change, layer, number) for number, change in enumerate(changes)]
 
-    def open(self, layer: Layer, number: int, path: str) -> BinaryIO:
-        """The bytes of the regular file that is change `number` of `layer`, at `path`."""
+    def open(self, layer: Layer, number: int, path: str, size: int) -> BinaryIO:
+        """The bytes of the regular file that is change `number` of `layer`, at `path`; `size` in bytes."""
         changes = self._whole.get(layer.diff_id, lambda: self._read(layer))
         change = changes[number] if number < len(changes) else None
-        if not isinstance(change, Entry) or change.path != path or change.content is None:
+        if not isinstance(change, Entry) or (change.path, change.size) != (path, size) or change.content is None:
             # The layer was checked, so it is what is kept of it that is wrong.
-            raise CacheDamaged(f"the index that is kept of layer {layer.descriptor.digest} is another layer's")
+            told = self._kept is not None and self._kept.forget(layer, "it is another layer's")
+            text = f"the index that is kept of layer {layer.descriptor.digest} is another layer's"
+            raise CacheDamaged(text, told=told)
         return change.content.open()
 
     def unpacked(self, layer: Layer) -> Path | None:
@@ -147,7 +149,7 @@ class _Later:
     size: int
 
     def open(self) -> BinaryIO:
-        return self._open_unpacked() or self.indexes.open(self.layer, self.number, self.path)
+        return self._open_unpacked() or self.indexes.open(self.layer, self.number, self.path, self.size)
 
     def _open_unpacked(self) -> BinaryIO | None:
         """The unpacked file, reached by no symlink; None where it is not that plain, or not for us to read."""

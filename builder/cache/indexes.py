@@ -48,6 +48,7 @@ class CachedIndexes:
         self._cache: LayerCache | None = None
         self._write = False
         self._said = False
+        self._trusted = True  # what this machine has
         self._lock = threading.Lock()
         self._there: set[str] = set()  # diff_ids of layers whose indexes the cache has, or soon will
         self._waiting: list[tuple[Layer, list[Change]]] = []
@@ -64,7 +65,7 @@ class CachedIndexes:
 
     def get(self, layer: Layer) -> list[Change] | None:
         """See builder.layer.index.KnownIndexes."""
-        found = self._local.get(layer) if self._local is not None else None
+        found = self._local.get(layer) if self._local is not None and self._trusted else None
         if found is not None or self._cache is None or layer.descriptor.size < _SMALL:
             return found
         entry = self._cache.get(key_of(layer))
@@ -89,6 +90,14 @@ class CachedIndexes:
             self._local.put(layer, changes)
         if self.wants(layer):
             self.saw(layer, list(changes))
+
+    def forget(self, layer: Layer, reason: str) -> bool:
+        """See builder.layer.index.KnownIndexes. What the cache has is for the build to replace."""
+        return self._local is not None and self._local.forget(layer, reason)
+
+    def distrust(self) -> None:
+        """One of this machine's indexes was wrong: they are written from now on, and not read."""
+        self._trusted = False
 
     def unpacked(self, diff_id: str) -> Path | None:
         """See builder.layer.index.KnownIndexes."""

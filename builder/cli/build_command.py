@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from builder.build import BuildSettings, build
 from builder.cache.indexes import CachedIndexes
 from builder.cli.arguments import Arguments
-from builder.cli.caching import cache_views, layer_cache, travelling_mounts, with_cache
+from builder.cli.caching import cache_views, layer_cache, travelling_mounts, with_cache, without_cache
 from builder.cli.images import Images
 from builder.cli.known_secrets import mask_environment
 from builder.cli.origins import bases as bases_of
@@ -172,7 +172,7 @@ def _build(here: _Surroundings) -> None:
         inputs = _inputs(settings, sources, plans[0], here.work, git, caches(lambda: False))
         job = _Job(here, references, pushes, images, sources, plans, stage, inputs, caches)
         if cache is None or not settings.cache.enabled:
-            job.carry_out(())
+            without_cache(lambda: job.carry_out(()), output, here.indexes, here.stopping)
         else:
             keys = KeySources(inputs, images.image, stage, git.tip)
             with_cache(

@@ -15,7 +15,7 @@ from builder.cache.entry import LayerCache, WriteOnly
 from builder.cache.indexes import CachedIndexes
 from builder.cache.repository import RepositoryCache
 from builder.cli.settings import CacheSettings, Settings
-from builder.errors import ImageError, UsageError
+from builder.errors import BuildError, ImageError, UsageError
 from builder.events import Listener, Message
 from builder.oci.reference import Reference
 from builder.plan import CacheView, Plan
@@ -121,12 +121,30 @@ def with_cache(
     except (CacheDamaged, ImageError) as error:
         if stopping() or (not isinstance(error, CacheDamaged) and not any(each.found for each in reuse)):
             raise
-        told = isinstance(error, CacheDamaged) and error.told
-        text = f"{error.message}; building again, without what is cached"
-        listener.tell(Message(text, "info" if told else "warning"))
+        _tell(error, "building again, without what is cached", listener)
+        indexes.distrust()
         empty = WriteOnly(cache)
         indexes.begin(empty, write=asked.write, meanwhile=write_meanwhile)
         _writing(look_up(plans, owners, found, empty, asked, listener, project), carry_out, indexes, stopping)
+
+
+def without_cache(
+    carry_out: Callable[[], None], listener: Listener, indexes: CachedIndexes, stopping: Callable[[], bool]
+) -> None:
+    """Do `carry_out`; once more when an index that this machine had turns out to be damaged."""
+    try:
+        carry_out()
+    except CacheDamaged as error:
+        if stopping():
+            raise
+        _tell(error, "building again", listener)
+        indexes.distrust()
+        carry_out()
+
+
+def _tell(error: BuildError, what_now: str, listener: Listener) -> None:
+    told = isinstance(error, CacheDamaged) and error.told
+    listener.tell(Message(f"{error.message}; {what_now}", "info" if told else "warning"))
 
 
 def cache_views(

@@ -28,6 +28,10 @@ class KnownIndexes(Protocol):
         """Keep the changes of `layer`, which have at least the contents of USER_FILES."""
         ...
 
+    def forget(self, layer: Layer, reason: str) -> bool:
+        """The index that was given of `layer` is wrong: keep it no longer. Whether that was said."""
+        ...
+
     def unpacked(self, diff_id: str) -> Path | None:
         """The layer by itself as a directory that stays as it is until the build ends, None if there is none."""
         ...

@@ -51,6 +51,13 @@ class StoredIndexes:
         finally:
             making.abandon()
 
+    def forget(self, layer: Layer, reason: str) -> bool:
+        """See KnownIndexes."""
+        entry = self._entries.open(KIND, name_of(layer.diff_id))
+        if entry is not None:
+            self._entries.remove(entry, reason)
+        return entry is not None
+
     def unpacked(self, diff_id: str) -> Path | None:
         """The layer as a directory, in any form: files' contents are the same in all."""
         return self._unpacked(diff_id)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import random
 import signal
@@ -14,11 +16,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from builder.layer.index_json import decode_index, encode_index
+from builder.rootfs.entry import Change
 from builder.store.entries import PARTIAL
 from builder.store.prune import prune
 from tests.build import busybox
@@ -206,6 +210,38 @@ def test_damage_is_found_and_repaired(shop: Shop, tmp_path: Path) -> None:
     again, log = shop.build(text=text)
     assert again == digest
     assert "damaged" not in log
+
+
+def _another(path: Path, changes: list[Change]) -> None:
+    """An index that is whole, and of something else."""
+    data = encode_index(changes)
+    path.write_bytes(data)
+    about = path.with_name("entry.json")
+    value = json.loads(about.read_bytes())
+    about.write_text(json.dumps({**value, "sha256": hashlib.sha256(data).hexdigest()}))
+
+
+@pytest.mark.parametrize("wrong", ["place", "size"])
+@pytest.mark.parametrize("cached", [False, True], ids=["alone", "cache"])
+def test_an_index_of_something_else_is_replaced(shop: Shop, tmp_path: Path, cached: bool, wrong: str) -> None:
+    """Its digest is right: that it is none of the layer's shows when the layer is read."""
+    more = ["--isolation=none"]  # nothing is unpacked, or the file would be read there
+    more += ["--cache", f"--cache-repo=oci:{tmp_path / 'cache'}", "--no-push-cache"] if cached else []
+    text = "FROM scratch\nCOPY --from={base} /bin/busybox /made\n"
+    digest, _ = shop.build(*more, text=text)
+    (index,) = shop.store.glob("indexes/*/changes.json")
+    changes = decode_index(index.read_bytes())
+    if wrong == "place":
+        _another(index, changes[1:])
+    else:
+        _another(index, [replace(each, size=3) if each.path == "bin/busybox" else each for each in changes])
+    again, log = shop.build(*more, text=text)
+    assert again == digest
+    assert len([line for line in log.splitlines() if line.startswith("WARN")]) == 1, log
+    assert f"indexes/{index.parent.name} is damaged and not used" in log
+    assert "building again" in log
+    assert decode_index(index.read_bytes()) == changes
+    assert_consistent(shop.store)
 
 
 @pytest.fixture
