@@ -5,10 +5,12 @@ botocore reads `os.environ` where it is not told otherwise; here every variable 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import botocore.loaders
 import botocore.session
 from botocore import UNSIGNED, configprovider, credentials, exceptions
 from botocore.config import Config
@@ -90,6 +92,21 @@ def s3_access(environment: Mapping[str, str]) -> Access:
     return Access(client, used, found, {**environment, "SSL_CERT_FILE": verify} if verify else environment)
 
 
+class DirectLoader(botocore.loaders.Loader):
+    """Looks for what it loads, but not first through the directories of all other services, which takes 30 ms."""
+
+    def list_available_services(self, type_name: str) -> list[str]:
+        """The names that may be services; for one that is none, `determine_latest_version` says so."""
+        return [name for path in self.search_paths if os.path.isdir(path) for name in os.listdir(path)]
+
+
+def data_loader(session: botocore.session.Session) -> DirectLoader:
+    """What the session has by itself, AWS_DATA_PATH included."""
+    directories = session.get_config_variable("data_path")
+    extra = [os.path.expanduser(path) for path in directories.split(os.pathsep)] if directories else None
+    return DirectLoader(extra_search_paths=extra)
+
+
 def session_for(environment: Mapping[str, str]) -> botocore.session.Session:
     """A session that knows the variables of `environment`."""
     session = botocore.session.Session()
@@ -111,6 +128,7 @@ def session_for(environment: Mapping[str, str]) -> botocore.session.Session:
     profile = environment.get("AWS_PROFILE") or environment.get("AWS_DEFAULT_PROFILE")
     if profile:
         session.set_config_variable("profile", profile)
+    session.register_component("data_loader", data_loader(session))
     session.register_component("credential_provider", resolver(session, environment, region, profile))
     return session
 

@@ -40,7 +40,19 @@ def fetch_archive(
     open_at: Callable[[int], Body], name: str, revision: str, revision_kind: str, into: Path, settings: FetchSettings
 ) -> Fetched:
     """Unpack an object while it arrives."""
-    body = opened(open_at, name, settings)
+    return unpack_archive(opened(open_at, name, settings), open_at, name, revision, revision_kind, into, settings)
+
+
+def unpack_archive(
+    body: Body,
+    open_at: Callable[[int], Body],
+    name: str,
+    revision: str,
+    revision_kind: str,
+    into: Path,
+    settings: FetchSettings,
+) -> Fetched:
+    """Unpack an object of which `body` is there already; `open_at` gives more of it where that breaks off."""
     with closing(resumed(body, open_at, name, settings)) as chunks:
         unpack(chunks, into, settings, name=name, total=body.total)
     return Fetched(path=into, source=name, revision=revision, revision_kind=revision_kind)

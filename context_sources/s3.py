@@ -13,8 +13,9 @@ from botocore import exceptions
 from builder.errors import ContextError, UsageError
 from context_sources import aws
 from context_sources.http_body import CONTENT_RANGE, TRANSIENT_STATUS
-from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_archive, fetch_tree
+from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_tree, unpack_archive
 from context_sources.retry import Body, Broken, answered
+from context_sources.s3_listing import PAGE, take_page
 from context_sources.s3_objects import NETWORK, ObjectRequests, chunks_of
 from context_sources.source import Fetched, FetchSettings
 
@@ -31,11 +32,12 @@ class S3Source:
             name = f"s3://{bucket}/{key}"
             return fetch_tree(store.listing(key, name), key, store.open_listed, name, into, settings)
         name = f"s3://{bucket}/{key}"
-        head = store.head(key, version, name)
-        found = head.get("VersionId", "")
-        revision, kind = (found, "version") if found not in ("", "null") else (head["ETag"].strip('"'), "etag")
-        wanted = {"VersionId": found} if found not in ("", "null") else {"IfMatch": head["ETag"]}
-        return fetch_archive(partial(store.open_at, key, name, wanted), name, revision, kind, into, settings)
+        answer = store.get(key, version, name)
+        found = answer.get("VersionId", "")
+        revision, kind = (found, "version") if found not in ("", "null") else (answer["ETag"].strip('"'), "etag")
+        wanted = {"VersionId": found} if found not in ("", "null") else {"IfMatch": answer["ETag"]}
+        again = partial(store.open_at, key, name, wanted)
+        return unpack_archive(body_of(answer), again, name, revision, kind, into, settings)
 
 
 def parse(location: str) -> tuple[str, str, str]:
@@ -56,28 +58,26 @@ class Store:
         access = aws.s3_access(settings.environment)
         self._client, self._used = access.client, access.used
         self._objects = ObjectRequests(access)
+        self._client.meta.events.register("before-parse.s3.ListObjectsV2", take_page)
         settings.log("debug", f"s3://{bucket}: {self._used}")
 
-    def head(self, key: str, version: str, name: str) -> dict[str, Any]:
+    def get(self, key: str, version: str, name: str) -> dict[str, Any]:
+        """The whole object as it is now, or a version of it: the answer says which that is."""
         extra = {"VersionId": version} if version else {}
-
-        def ask() -> dict[str, Any]:
-            return self._ask(name, self._client.head_object, Key=key, **extra)
-
-        return answered(ask, name, self._settings)
+        return answered(partial(self._ask, name, self._client.get_object, Key=key, **extra), name, self._settings)
 
     def listing(self, prefix: str, name: str) -> Iterator[StoredObject]:
         """Every object whose key begins with `prefix`."""
         token: dict[str, str] = {}
         while True:
             ask = partial(self._ask, name, self._client.list_objects_v2, Prefix=prefix, **token)
-            page = answered(ask, name, self._settings)
-            for item in page.get("Contents", ()):
-                mtime = int(item["LastModified"].timestamp()) * 10**9
-                yield StoredObject(item["Key"], item["Size"], mtime, item["ETag"])
-            if not page.get("IsTruncated"):
+            page = answered(ask, name, self._settings).get(PAGE)
+            if page is None:
+                raise ContextError(f"{name}: the store answers with no list of objects", "check S3_ENDPOINT")
+            yield from page.objects
+            if not page.following:
                 return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            token = {"ContinuationToken": page.following}
 
     def open_listed(self, stored: StoredObject, offset: int) -> Body:
         body = self._objects.open_at(stored.key, stored.version, offset)
@@ -88,12 +88,7 @@ class Store:
     def open_at(self, key: str, name: str, wanted: dict[str, str], offset: int) -> Body:
         """Raises Broken or ContextError."""
         part = {"Range": f"bytes={offset}-"} if offset else {}
-        answer = self._ask(name, self._client.get_object, Key=key, **wanted, **part)
-        stream = answer["Body"]
-        total, start = answer["ContentLength"], 0
-        if match := CONTENT_RANGE.fullmatch(answer.get("ContentRange", "")):
-            start, total = int(match[1]), int(match[2])
-        return Body(chunks_of(stream), start, total, answer["ETag"], stream.close)
+        return body_of(self._ask(name, self._client.get_object, Key=key, **wanted, **part))
 
     def _ask(self, name: str, call: Any, **parameters: Any) -> dict[str, Any]:
         try:
@@ -124,3 +119,12 @@ class Store:
                 "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a service account with a role",
             )
         return ContextError(f"{name}: {status} {code} {said}; {self._used}", "check AWS_REGION and S3_ENDPOINT")
+
+
+def body_of(answer: dict[str, Any]) -> Body:
+    """The body of what the client answers to GetObject."""
+    stream = answer["Body"]
+    total, start = answer["ContentLength"], 0
+    if match := CONTENT_RANGE.fullmatch(answer.get("ContentRange", "")):
+        start, total = int(match[1]), int(match[2])
+    return Body(chunks_of(stream), start, total, answer["ETag"], stream.close)

@@ -191,6 +191,17 @@ def test_limits_of_a_prefix(reader: dict[str, str], site: Front, fetcher: Fetche
         fetcher("s3://readable/tree/", reader, limits=Limits(entries=2))
 
 
+def test_an_archive_is_one_request(reader: dict[str, str], site: Front, fetcher: Fetcher) -> None:
+    fetcher("s3://readable/big.tar", reader)
+    assert [seen.method for seen in site.seen] == ["GET"]
+
+
+def test_what_answers_is_no_store(reader: dict[str, str], site: Front, fetcher: Fetcher) -> None:
+    site.fault(Answer(200, {}, b"<html><p>Welcome</p></html>"), times=99)
+    with pytest.raises(ContextError, match=r"s3://readable/tree/: the store answers with no list of objects"):
+        fetcher("s3://readable/tree/", reader)
+
+
 def test_a_cut_connection_goes_on(reader: dict[str, str], site: Front, fetcher: Fetcher) -> None:
     site.fault(CutResponse(2_000_000, orderly=True), "GET", "big.tar")  # a reset could overtake all that came before it
     site.fault(CutResponse(500_000), "GET", "big.tar")
