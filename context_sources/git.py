@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,11 @@ from context_sources.git_failure import BY_SHA, SHALLOW, explained, is_transient
 from context_sources.git_program import Git, GitFailed
 from context_sources.retry import retried
 from context_sources.source import Fetched, FetchSettings, Limits
+
+# Lines of `git ls-tree -r -l`: MODE TYPE OBJECT SIZE<tab>PATH, the size "-" for a submodule, the path quoted at need.
+BLOB_SIZE = re.compile(rb"^[0-7]+ blob [0-9a-f]+ +([0-9]+)\t", re.MULTILINE)
+BRINGS_MORE = re.compile(rb"\.git(?:attributes|modules)\"?$", re.MULTILINE)
+LONGEST_LINE = 1 << 16  # PATH_MAX is 4096 bytes, each of four characters when it is quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,14 +242,17 @@ def _check_tree(git: Git, into: Path, commit: str, limits: Limits) -> bool:
 
     False when there will be more than that: submodules, or attributes, by which files come from LFS.
     """
-    size, complete = 0, True
-    with closing(git.lines("ls-tree", "-r", "-l", "--full-tree", commit, directory=into)) as lines:
-        for entries, line in enumerate(lines, 1):
-            described, _, path = line.rstrip('\n"').partition("\t")
-            complete = complete and not path.endswith((".gitattributes", ".gitmodules"))
-            length = described.split()[-1]
-            size += int(length) if length.isdigit() else 0
+    entries, size, complete, rest = 0, 0, True, b""
+    with closing(git.blocks("ls-tree", "-r", "-l", "--full-tree", commit, directory=into)) as blocks:
+        for block in blocks:
+            # Whole lines: reading them one by one costs more than git's work.
+            lines, newline, rest = (rest + block).rpartition(b"\n")
+            entries += lines.count(b"\n") + len(newline)
+            size += sum(map(int, BLOB_SIZE.findall(lines)))
+            complete = complete and not BRINGS_MORE.search(lines)
             _check_limits(entries, size, limits, git.address)
+            if len(rest) > LONGEST_LINE:
+                raise ContextError(f"git {git.address.shown}: the tree has a path that no file system takes")
     return complete
 
 

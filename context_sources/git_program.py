@@ -40,6 +40,7 @@ UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 PROGRESS = re.compile(r"(remote: )?[A-Z][A-Za-z ]+: +\d+%? ")
 USERINFO = re.compile(r"(https?://)[^/@\s]+@")
 KEPT_LINES = 50
+BLOCK = 1 << 16  # what a pipe holds
 
 
 class GitFailed(Exception):
@@ -136,6 +137,7 @@ class Git:
         lines += [section("include", path=str(path.absolute())) for path in own if path.is_file()]
         lines += [
             section("core", hooksPath="/dev/null", fsmonitor="false"),
+            section("core", fsync="none"),  # a machine that fails ends the build, too
             section("protocol", version="2"),
             section("fetch", unpackLimit="1"),  # packs stay packs: taken apart, every object is compressed once more
             section("safe", directory="*"),
@@ -158,10 +160,10 @@ class Git:
 
     def run(self, *arguments: str, directory: Path) -> str:
         """What `git arguments` writes to standard output. Raises GitFailed."""
-        return "".join(self.lines(*arguments, directory=directory))
+        return os.fsdecode(b"".join(self.blocks(*arguments, directory=directory)))
 
-    def lines(self, *arguments: str, directory: Path) -> Generator[str, None, None]:
-        """The lines that `git arguments` writes. Not reading all of them ends the program. Raises GitFailed."""
+    def blocks(self, *arguments: str, directory: Path) -> Generator[bytes, None, None]:
+        """What `git arguments` writes, as it comes. Not reading all of it ends the program. Raises GitFailed."""
         self.settings.log("debug", f"git {shlex.join(arguments)}")
         try:
             process = subprocess.Popen(
@@ -181,8 +183,8 @@ class Git:
         listener.start()
         complete = False
         try:
-            for line in process.stdout:
-                yield os.fsdecode(line)
+            while block := os.read(process.stdout.fileno(), BLOCK):
+                yield block
             complete = True
         finally:
             if not complete:

@@ -489,6 +489,35 @@ def test_a_tree_of_trees_is_counted_before_it_is_written(tmp_path: Path, fetcher
         fetcher(f"git+file://{work}", limits=Limits(entries=100_000))
 
 
+def test_a_path_that_no_file_system_takes(tmp_path: Path, fetcher: Fetcher) -> None:
+    work = tmp_path / "long"
+    work.mkdir()
+    git("init", "-q", "-b", "main", cwd=work)
+    blob = git("hash-object", "-w", "/dev/null", cwd=work)
+    entry = b"100644 " + b"x" * 1_000_000 + b"\0" + bytes.fromhex(blob)
+    (tmp_path / "tree").write_bytes(entry)
+    tree_id = git("hash-object", "-w", "-t", "tree", "--literally", str(tmp_path / "tree"), cwd=work)
+    git("update-ref", "refs/heads/main", git("commit-tree", tree_id, "-m", "long", cwd=work), cwd=work)
+    with pytest.raises(ContextError, match="a path that no file system takes"):
+        fetcher(f"git+file://{work}")
+
+
+@pytest.mark.parametrize("directory", ["plain", "with space", "quoted\tä"])
+def test_names_of_files_do_not_hide_them_from_the_limits(directory: str, tmp_path: Path, fetcher: Fetcher) -> None:
+    work = tmp_path / "named"
+    (work / directory).mkdir(parents=True)
+    git("init", "-q", "-b", "main", cwd=work)
+    for name in ("a", "line\n100644 blob 00 1\tb", "c"):
+        (work / directory / name).write_bytes(b"x" * 1000)
+    git("add", ".", cwd=work)
+    git("commit", "-q", "-m", "1", cwd=work)
+    assert fetcher(f"git+file://{work}", limits=Limits(size=3000, entries=3)).revision
+    with pytest.raises(ContextError, match="more than 2999 bytes"):
+        fetcher(f"git+file://{work}", limits=Limits(size=2999))
+    with pytest.raises(ContextError, match="more than 2 entries"):
+        fetcher(f"git+file://{work}", limits=Limits(entries=2))
+
+
 def test_hooks_and_variables_of_the_surroundings_do_nothing(
     repository: Repository, tmp_path: Path, fetcher: Fetcher
 ) -> None:
