@@ -254,8 +254,7 @@ class _Output:
         self.size = 0
         self._failure: BaseException | None = None
         self._free: SimpleQueue[bytearray] = SimpleQueue()
-        for _ in range(_BLOCKS):
-            self._free.put(bytearray(_BLOCK_SIZE))
+        self._to_make = _BLOCKS  # when they are needed: most layers fill one
         self._to_hash: SimpleQueue[tuple[bytearray, int] | None] = SimpleQueue()
         self._to_compress: SimpleQueue[tuple[bytearray, int] | None] = SimpleQueue()
         self._threads = [
@@ -296,6 +295,9 @@ class _Output:
     def _take(self) -> bytearray:
         self.raise_failure()
         self._go_on()
+        if self._to_make and self._free.empty():
+            self._to_make -= 1
+            return bytearray(_BLOCK_SIZE)
         return self._free.get()
 
     def _hash(self) -> None:

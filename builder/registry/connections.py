@@ -174,12 +174,14 @@ def _request(
     headers: Mapping[str, str] | None = None,
     body: Any = None,
 ) -> urllib3.BaseHTTPResponse:
-    whole = urllib3.util.parse_url(url)
-    # A proxy for plain HTTP gets the whole URL, everybody else the path.
-    proxied = manager.proxy is not None and whole.scheme == "http"
-    return manager.connection_from_url(url).urlopen(
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if manager.proxy is not None and parts.scheme == "http":
+        target = f"http://{parts.netloc.rpartition('@')[2]}{target}"  # a proxy that is not asked for a tunnel
+    # Not by the whole URL: urllib3 would look at each of its characters twice.
+    return manager.connection_from_url(f"{parts.scheme}://{parts.netloc}").urlopen(
         method,
-        whole._replace(auth=None, fragment=None).url if proxied else whole.request_uri,
+        target,
         body,
         headers or {},
         retries=_ONCE,
