@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from builder.errors import CommandFailed, IsolationError
 
 # Imported, the program's byte code is used or made as for every module: to compile it would be half of its start.
-_START = "import sys; sys.path.append(sys.argv.pop(1)); import sandbox; sys.exit(sandbox.main())"
+_START = "import os, sys; sys.path.append(sys.argv.pop(1)); import sandbox; os._exit(sandbox.main())"
 KILL_NOW = signal.SIGUSR1  # as the sandbox program understands it
 READY = b"ready\n"  # what the sandbox program reports before it waits
 GO = b"go\n"

@@ -659,15 +659,21 @@ def set_hostname(name: bytes) -> None:
 def kill_descendants() -> None:
     """Kill and reap until no process is left below this one, to which orphans come (PR_SET_CHILD_SUBREAPER)."""
     while True:
-        for pid in descendants(os.getpid()):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # ended by itself
         try:
-            os.waitpid(-1, 0)
+            ended, _ = os.waitpid(-1, os.WNOHANG)
+            if not ended:  # some child lives: only then all processes of the machine are looked through
+                kill_all(descendants(os.getpid()))
+                os.waitpid(-1, 0)
         except ChildProcessError:
             return
+
+
+def kill_all(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # ended by itself
 
 
 def descendants(of: int) -> list[int]:
