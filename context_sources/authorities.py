@@ -18,7 +18,7 @@ _CERTIFICATE = re.compile(r"-----BEGIN (?:TRUSTED )?CERTIFICATE-----.+?-----END 
 def in_one_file(environment: Mapping[str, str], file: Path) -> Mapping[str, str]:
     """`environment` with SSL_CERT_FILE naming `file`, which then has what SSL_CERT_DIR has besides.
 
-    git, boto3 and azure take a bundle; a directory only if its files are named by their hashes. Without certificates
+    git and boto3 take a bundle; a directory only if its files are named by their hashes. Without certificates
     in SSL_CERT_DIR, a list of directories whose files are all read, nothing is written and nothing changes. Raises
     UsageError when the environment names a bundle that is not there.
     """
