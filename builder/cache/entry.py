@@ -21,7 +21,7 @@ from builder.oci.manifest import Manifest
 from builder.oci.platform import Platform
 
 CREATED = "org.opencontainers.image.created"
-_DIFF_ID = "limpet.cache.diff-id"
+DIFF_ID = "limpet.cache.diff-id"
 BELOW = "limpet.cache.below"
 _COPIED = "limpet.cache.copied"
 INSTRUCTION = "limpet.cache.instruction"
@@ -56,7 +56,7 @@ class Entry:
     def image(self, text: str) -> Image:
         """The entry as an image; `text` is the instruction."""
         config = ImageConfig(Platform.host(), created=self.created)
-        annotations = {CREATED: self.created, _DIFF_ID: self.layer.diff_id, BELOW: self.below, INSTRUCTION: text}
+        annotations = {CREATED: self.created, DIFF_ID: self.layer.diff_id, BELOW: self.below, INSTRUCTION: text}
         if self.copied:
             annotations[_COPIED] = self.copied
         image = Image(config, format="oci", annotations=annotations)
@@ -73,7 +73,7 @@ class Entry:
 def read_entry(manifest: Manifest, blob: Blob, name: str) -> Entry:
     """The entry that `manifest` is, with `blob` for its layer. Raises ImageError when it is none."""
     return Entry(
-        Layer(layer_of(manifest, name), _digest(manifest.annotations, _DIFF_ID, name), blob),
+        Layer(layer_of(manifest, name), _digest(manifest.annotations, DIFF_ID, name), blob),
         created=_member(manifest.annotations, CREATED, name),
         below=_member(manifest.annotations, BELOW, name),
         copied=str(manifest.annotations.get(_COPIED, "")),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _FORM = "1"  # of an index: another one has other keys
 _FILE = "index.json"
+INDEX_OF = "the index of layer"  # what entries that are indexes say of themselves begins so
 _SMALL = 32 << 10  # bytes: such a layer is read as fast as an index
 _LARGEST = 256 << 20  # bytes of JSON
 _WRITERS = 2
@@ -131,7 +132,7 @@ class CachedIndexes:
 
     def _keep(self, layer: Layer, changes: list[Change]) -> None:
         assert self._cache is not None
-        name = f"the index of layer {layer.descriptor.digest}"
+        name = f"{INDEX_OF} {layer.descriptor.digest}"
         try:
             entry = self._cache.get(key_of(layer))
             if entry is not None:
@@ -147,7 +148,12 @@ class CachedIndexes:
 
 def key_of(layer: Layer) -> CacheKey:
     """The key of the index of `layer`."""
-    return CacheKey.of("layer index", _FORM, layer.diff_id)
+    return key_of_index(layer.diff_id)
+
+
+def key_of_index(diff_id: str) -> CacheKey:
+    """The key of the index of the layer with `diff_id`."""
+    return CacheKey.of("layer index", _FORM, diff_id)
 
 
 def _entry(layer: Layer, changes: Iterable[Change], work_dir: Path) -> Entry:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from builder.cache.directory import PARTIAL, RECORDS, remove_partial
-from builder.cache.entry import BELOW, CREATED, INSTRUCTION, is_key, moment
+from builder.cache.entry import BELOW, CREATED, DIFF_ID, INSTRUCTION, is_key, moment
+from builder.cache.indexes import INDEX_OF, key_of_index
 from builder.cache.record import BuildRecord
 from builder.cache.repository import RECORD_PREFIX, read_record
 from builder.errors import BuildError, ImageError, RegistryError
@@ -34,8 +35,8 @@ class Item:
     """Something in a cache: an entry, or the record of a build.
 
     `name` is an entry's key. `size` is that of its layer in bytes, `created` (seconds since 1970) when it was made;
-    for a record, when it was written. `keys` are the entries that a record tells of. What is kept `for_mounts` is in
-    no record.
+    for a record, when it was written. `keys` are the entries that a record tells of. `index` is the key of the index
+    of a layer. What is `made_on_nothing` is in no record: indexes, and the contents of cache mounts.
     """
 
     name: str
@@ -44,12 +45,22 @@ class Item:
     created: float
     place: str
     keys: frozenset[str] = frozenset()
-    for_mounts: bool = False
+    index: str = ""
+    made_on_nothing: bool = False
 
     @property
     def is_record(self) -> bool:
         """Whether it is no entry."""
         return not is_key(self.name)
+
+    @property
+    def kind(self) -> str:
+        """What it is: a "record", the "index" of a layer, what a "cache mount" holds, or a "layer"."""
+        if self.is_record:
+            return "record"
+        if not self.made_on_nothing:
+            return "layer"
+        return "index" if self.text.startswith(INDEX_OF) else "cache mount"
 
 
 class Inventory(Protocol):
@@ -74,14 +85,15 @@ def removable(
     now: float,
 ) -> list[Item]:
     """What of `items` may go: what was made more than `older_than` seconds before `now`; with `unreferenced`, what no
-    build's record tells of; what is called as one of `keys`; then the oldest until `size` bytes (0: any) are left.
+    build's record tells of; what is called as one of `keys`; then the oldest until `size` bytes (0: any) are left; and
+    the indexes of layers that go.
     """
     known = sorted(items, key=lambda item: item.created)
     gone = [item for item in known if older_than is not None and now - item.created > older_than]
     kept = [item for item in known if item not in gone]
     if unreferenced:
         referenced = {key for item in kept for key in item.keys}
-        layers = (item for item in kept if not item.is_record and not item.for_mounts)
+        layers = (item for item in kept if not item.is_record and not item.made_on_nothing)
         gone += [item for item in layers if item.name not in referenced]
     gone += [item for item in kept if item.name in keys and item not in gone]
     left = [item for item in kept if item not in gone and not item.is_record]
@@ -91,7 +103,13 @@ def removable(
             break
         gone.append(item)
         total -= item.size
-    return gone
+    return gone + _indexes_of(gone, [item for item in known if item not in gone])
+
+
+def _indexes_of(gone: Iterable[Item], kept: Sequence[Item]) -> list[Item]:
+    """What of `kept` is the index of a layer in `gone`, and of none that is kept."""
+    orphans = {item.index for item in gone} - {item.index for item in kept}
+    return [item for item in kept if item.name in orphans]
 
 
 class DirectoryInventory:
@@ -227,9 +245,10 @@ def _item(name: str, manifest: Manifest, config: ImageConfig | None, place: str)
     if not text and config is not None and config.history:
         text = config.history[-1].created_by
     size = sum(layer.size for layer in manifest.layers)
-    # A layer's is a digest; only the contents of cache mounts are made on nothing.
-    for_mounts = manifest.annotations.get(BELOW) == ""
-    return Item(name, text, size, _created(manifest, config), place, for_mounts=for_mounts)
+    on_nothing = manifest.annotations.get(BELOW) == ""  # a layer's is a digest
+    diff_id = manifest.annotations.get(DIFF_ID)
+    index = key_of_index(str(diff_id)).value if diff_id and not on_nothing else ""
+    return Item(name, text, size, _created(manifest, config), place, index=index, made_on_nothing=on_nothing)
 
 
 def _created(manifest: Manifest, config: ImageConfig | None) -> float:

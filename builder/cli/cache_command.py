@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,15 @@ def _list(inventory: Inventory, arguments: Arguments) -> None:
         return
     for item in items:
         print(f"{item.name}  {timestamp(int(item.created))}  {bytes_text(item.size):>9}  {item.text}")
-    print(f"{counted(len(items), 'layer')}, {bytes_text(sum(item.size for item in items))}")
+    print(f"{_counted(items)}, {bytes_text(sum(item.size for item in items))}")
+
+
+def _counted(items: Sequence[Item]) -> str:
+    kinds = Counter(item.kind for item in items)
+    counts = [counted(kinds["layer"], "layer")]
+    counts += [counted(kinds["index"], "index", "indexes")] * (kinds["index"] > 0)
+    counts += [counted(kinds["cache mount"], "cache mount")] * (kinds["cache mount"] > 0)
+    return ", ".join(counts)
 
 
 def _prune(inventory: Inventory, arguments: Arguments, output: Output) -> None:
@@ -88,7 +97,14 @@ def _prune(inventory: Inventory, arguments: Arguments, output: Output) -> None:
 
 
 def _json(item: Item) -> dict[str, object]:
-    return {"key": item.name, "instruction": item.text, "size": item.size, "created": timestamp(int(item.created))}
+    created = timestamp(int(item.created))
+    return {
+        "key": item.name,
+        "kind": item.kind,
+        "instruction": item.text,
+        "size": item.size,
+        "created": created,
+    }
 
 
 # --- local stores ---

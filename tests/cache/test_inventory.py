@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from builder.cache import CacheKey, Entry
 from builder.cache.directory import DirectoryCache
 from builder.cache.entry import LayerCache
+from builder.cache.indexes import CachedIndexes, key_of
 from builder.cache.inventory import Item, removable
 from builder.cache.record import BuildRecord, RecordedStage, RecordedStep
 from builder.cache.repository import RepositoryCache
@@ -24,6 +25,8 @@ from builder.oci.reference import Reference
 from builder.registry.credentials import Credentials
 from builder.registry.registries import Registries
 from builder.registry.settings import RegistrySettings
+from builder.rootfs.entry import Entry as File
+from builder.rootfs.entry import FileType
 from tests.cache.conftest import Told
 from tests.images import layer, noise
 from tests.servers.front import Answer, Front
@@ -229,6 +232,37 @@ def test_damaged_entries_can_be_pruned(tmp_path: Path, told: Told) -> None:
     assert len(keys_in(str(cache))) == 3
     limpet("cache", "prune", f"--cache-repo={cache}", KEYS[0].value)
     assert len(keys_in(str(cache))) == 2
+
+
+def test_indexes_go_with_their_layers(cache: str, tmp_path: Path, told: Told) -> None:
+    """But not those of a base, nor those of a layer that another entry has, too."""
+    registries = Registries(RegistrySettings(), Credentials({}), {})
+    path = cache.removeprefix("oci:")
+    opened: DirectoryCache | RepositoryCache = DirectoryCache(Path(path), told)
+    if path == cache:
+        opened = RepositoryCache(Reference.parse(cache), registries, told)
+    base, made, twice = (layer({"file": noise(40_000, number)}) for number in range(3))
+    keys = [CacheKey.of(name) for name in ("made", "one", "two")]
+    for key, of in zip(keys, (made, twice, twice), strict=True):
+        opened.put(key, Entry(of, datetime.now(UTC).isoformat(), "below"), "RUN make")
+    indexes = CachedIndexes(tmp_path, told)
+    indexes.begin(opened, write=True, meanwhile=False)
+    for of in (base, made, twice):
+        indexes.put(of, [File("file", FileType.FILE, size=40_000)])
+    indexes.finish()
+    if isinstance(opened, RepositoryCache):
+        opened.close(cancel=False)
+    registries.close()
+    assert told.warnings == []
+    last = limpet("cache", "list", f"--cache-repo={cache}").splitlines()[-1]
+    assert last.startswith("6 layers, 3 indexes, ")
+    limpet("cache", "prune", f"--cache-repo={cache}", *(key.value for key in keys[:2]))
+    assert set(keys_in(cache)) - {key.value for key in KEYS} == {
+        keys[2].value,
+        *(key_of(of).value for of in (base, twice)),
+    }
+    limpet("cache", "prune", f"--cache-repo={cache}", keys[2].value)
+    assert set(keys_in(cache)) - {key.value for key in KEYS} == {key_of(base).value}
 
 
 def test_contents_of_mounts_are_in_no_record(tmp_path: Path, told: Told) -> None:
