@@ -11,6 +11,7 @@ import urllib3
 from builder.errors import UsageError
 from context_sources.http_body import TIMEOUT
 from context_sources.http_environment import proxies_for, trust
+from context_sources.http_heads import POOLS
 
 # For one host: more than requests that go out at once.
 KEPT_CONNECTIONS = 32
@@ -26,13 +27,18 @@ def connections_to(url: str, environment: Mapping[str, str]) -> urllib3.PoolMana
         "maxsize": KEPT_CONNECTIONS,
         "timeout": urllib3.Timeout(connect=TIMEOUT[0], read=TIMEOUT[1]),
     }
-    if not proxy:
-        return urllib3.PoolManager(**options)
+    connections = through(proxy, options) if proxy else urllib3.PoolManager(**options)
+    connections.pool_classes_by_scheme = POOLS
+    return connections
+
+
+def through(proxy: str, options: Mapping[str, Any]) -> urllib3.ProxyManager:
+    """Connections by way of a proxy. Raises UsageError."""
     parts = urlsplit(proxy)
     user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
     headers = urllib3.make_headers(proxy_basic_auth=user) if user != ":" else None
     try:
-        return urllib3.ProxyManager(proxy, proxy_headers=headers, proxy_ssl_context=context, **options)
+        return urllib3.ProxyManager(proxy, proxy_headers=headers, proxy_ssl_context=options["ssl_context"], **options)
     except urllib3.exceptions.HTTPError as error:
         raise UsageError(
             f"the proxy for {parts.hostname}: {error}", "use http://HOST:PORT or https://HOST:PORT"
