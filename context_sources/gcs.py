@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import urllib3
 
 from builder.errors import ContextError, UsageError
-from context_sources.gcs_credentials import Refused, credential_for, endpoint_of
+from context_sources.gcs_credentials import UNTRUSTED, Refused, credential_for, endpoint_of
 from context_sources.gcs_listing import FIELDS, PAGE, NotTheApi, read_generation, read_page
 from context_sources.http_body import body_of, broken_by, raw_chunks
 from context_sources.http_connections import connections_to
@@ -123,10 +123,7 @@ class Store:
                     response.close()
                     response = self._sent(url, {**headers, **renewed}, name)
         except Refused as error:
-            raise ContextError(
-                f"{name}: Google gives no token{f' ({error})' if str(error) else ''}; {self._credential.used}",
-                "the key may be revoked or the clock may be wrong",
-            ) from error
+            raise ContextError(f"{name}: {error}; {self._credential.used}", error.hint) from error
         if response.status in (200, 206):
             return response
         response.close()
@@ -149,10 +146,7 @@ class Store:
             ) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise ContextError(
-                    f"{name}: the server's certificate is not trusted",
-                    "name a bundle with the server's CA by SSL_CERT_FILE, or its directory by SSL_CERT_DIR",
-                ) from error
+                raise ContextError(f"{name}: the server's certificate is not trusted", UNTRUSTED) from error
             raise Broken(f"the connection broke ({type(error).__name__})") from error
 
     def _refused(self, status: int, reason: str, name: str) -> ContextError:

@@ -10,10 +10,15 @@ from typing import Protocol
 from builder.errors import UsageError
 
 ENDPOINT = "https://storage.googleapis.com"
+UNTRUSTED = "name a bundle with the server's CA by SSL_CERT_FILE, or its directory by SSL_CERT_DIR"
 
 
 class Refused(Exception):
-    """Google gives no token. The text says why, as far as it is known."""
+    """There is no token: why, as far as it is known, and in `hint` what to do."""
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(reason)
+        self.hint = hint
 
 
 def endpoint_of(environment: Mapping[str, str]) -> str:

@@ -55,10 +55,11 @@ def _read(chunks: Iterable[bytes]) -> dict[str, Any]:
 
 
 def _object_of(item: dict[str, Any]) -> StoredObject:
-    name, changed = item["name"], int(datetime.fromisoformat(item["updated"]).timestamp())
+    name, changed = item["name"], item.get("updated")
     if not isinstance(name, str):
         raise TypeError("a name that is no text")
-    return StoredObject(name, int(_number(item.get("size", "0"))), changed * 10**9, _number(item["generation"]))
+    mtime = int(datetime.fromisoformat(changed).timestamp()) * 10**9 if changed else 0
+    return StoredObject(name, int(_number(item.get("size", "0"))), mtime, _number(item["generation"]))
 
 
 def _number(value: object) -> str:

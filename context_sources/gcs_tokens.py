@@ -18,14 +18,18 @@ import urllib3
 from google.auth import exceptions, transport
 
 from builder.errors import ContextError
-from context_sources.gcs_credentials import Refused
+from context_sources.gcs_credentials import UNTRUSTED, Refused
 from context_sources.http_connections import connections_to
 from context_sources.retry import Broken
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 AWS = "urn:ietf:params:aws:token-type:aws4_request"
-# An error code of OAuth 2.0 (RFC 6749, section 5.2) with its description; nothing else of an answer is repeated.
-SAID = re.compile(r"\b(?:invalid|unauthorized|unsupported|access)_[a-z_]+(?:: [^\r\n{}']{1,300})?")
+# An error code of OAuth 2.0 (RFC 6749, section 5.2) with its description, or what the library says of a foreign token;
+# nothing else of an answer is repeated.
+SAID = re.compile(
+    r"\b(?:(?:invalid|unauthorized|unsupported)_[a-z_]+|access_denied)(?:: [^\r\n{}']{1,300})?"
+    r"|\bFile '[^'\r\n]{1,300}' was not found|^Unable to retrieve Identity Pool subject token"
+)
 logging.getLogger("google").addHandler(logging.NullHandler())  # else its warnings go to standard error by themselves
 
 
@@ -61,14 +65,22 @@ class Tokens:
         try:
             self.credentials.refresh(self.request)
         except exceptions.TransportError as error:
-            raise Broken(f"the token's server did not answer ({_kind(error)})") from error
+            cause = error.__cause__ or error
+            if "CERTIFICATE_VERIFY_FAILED" in str(cause):
+                raise Refused("the certificate of the token's server is not trusted", UNTRUSTED) from error
+            raise Broken(f"the token's server did not answer ({type(cause).__name__})") from error
         except exceptions.GoogleAuthError as error:
             if error.retryable:
                 raise Broken("the token's server gives no token now") from error
-            said = SAID.search(str(error))
-            raise Refused(said[0] if said else "") from error
-        except (OSError, ValueError) as error:  # a file that the credential names, a key that is none
-            raise Refused(type(error).__name__) from error
+            said = SAID.search(str(error.args[0]) if error.args else "")
+            raise Refused(
+                f"Google gives no token{f': {said[0]}' if said else ''}",
+                "the key may be revoked, the clock may be wrong, or the identity may be bound to no service account",
+            ) from error
+        except OSError as error:  # a file that the credential names
+            raise Refused(f"{error.filename}: {error.strerror}", "mount the token that the credential names") from error
+        except (KeyError, ValueError) as error:
+            raise Refused("the token's server gives an answer that cannot be read", "check the credential") from error
 
 
 class Requests(transport.Request):
@@ -103,15 +115,7 @@ class Requests(transport.Request):
                 method, url, body=body, headers=headers, retries=False, redirect=False, **limit
             )
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise exceptions.TransportError(_kind(error)) from error  # type: ignore[no-untyped-call]
-
-
-def _kind(error: Exception) -> str:
-    """What broke, without the URL, which may have a secret in it."""
-    cause: BaseException = error
-    while isinstance(cause, exceptions.TransportError) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    return "its certificate is not trusted" if "CERTIFICATE_VERIFY_FAILED" in str(cause) else type(cause).__name__
+            raise exceptions.TransportError(type(error).__name__) from error  # type: ignore[no-untyped-call]
 
 
 def of_file(path: str, environment: Mapping[str, str]) -> Tokens:

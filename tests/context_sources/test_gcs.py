@@ -5,9 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -15,10 +18,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from builder.errors import ContextError
 from context_sources.gcs import parse
-from context_sources.objects import IN_PARALLEL
+from context_sources.gcs_listing import read_page
+from context_sources.objects import IN_PARALLEL, StoredObject
 from tests.context_sources.conftest import FILES, QUICK, Fetcher, archive_of, tree
 from tests.context_sources.places import make_gcs_bucket, put_gcs_object
-from tests.servers.front import Answer, CutResponse, Front, Together, Without, WithQuery, front
+from tests.servers.certificates import Authority
+from tests.servers.clouds import json_server
+from tests.servers.front import Answer, CutResponse, DropAnswer, Front, Together, Without, WithQuery, front
 
 BIG_FILES = {**FILES, "big": os.urandom(3 << 20)}
 BIG = archive_of(BIG_FILES)
@@ -156,9 +162,15 @@ def test_a_service_account(environment: dict[str, str], site: Front, tmp_path: P
 
 def test_a_token_that_is_refused(environment: dict[str, str], site: Front, tmp_path: Path, fetcher: Fetcher) -> None:
     environment["GOOGLE_APPLICATION_CREDENTIALS"] = key_file(tmp_path / "key.json", f"http://{site.host}/token")
-    refusal = Answer(400, {"Content-Type": "application/json"}, b'{"error": "invalid_grant"}')
+    refusal = Answer(
+        400,
+        {"Content-Type": "application/json"},
+        b'{"error": "invalid_grant", "error_description": "Invalid JWT Signature."}',
+    )
     site.fault(refusal, "POST", "/token", times=9)
-    with pytest.raises(ContextError, match="Google gives no token"):
+    with pytest.raises(
+        ContextError, match=r"Google gives no token: invalid_grant: Invalid JWT Signature\.; the credential was"
+    ):
         fetcher("gs://bucket/big.tar", environment)
 
 
@@ -170,3 +182,151 @@ def test_a_key_file_that_is_none(environment: dict[str, str], tmp_path: Path, fe
         with pytest.raises(ContextError, match=r"Google credentials .*key.json") as caught:
             fetcher("gs://bucket/big.tar", {**environment, "GOOGLE_APPLICATION_CREDENTIALS": str(path)})
         assert "secret-secret" not in str(caught.value)
+
+
+def test_a_token_that_ends_before_its_time(
+    environment: dict[str, str], site: Front, tmp_path: Path, fetcher: Fetcher
+) -> None:
+    environment["GOOGLE_APPLICATION_CREDENTIALS"] = key_file(tmp_path / "key.json", f"http://{site.host}/token")
+    for number in range(3):
+        token = {"access_token": f"token-{number}", "expires_in": 3600, "token_type": "Bearer"}
+        answer = Answer(200, {"Content-Type": "application/json"}, json.dumps(token).encode())
+        site.fault(answer, "POST", "/token")
+    site.fault(Answer(401), "GET", "/download/")
+    assert tree(fetcher("gs://bucket/big.tar", environment).path) == BIG_FILES
+    sent = [seen.headers["authorization"] for seen in site.seen if seen.method == "GET"]
+    assert sent == ["Bearer token-0", "Bearer token-0", "Bearer token-1"]
+
+
+def test_a_token_that_the_store_refuses(
+    environment: dict[str, str], site: Front, tmp_path: Path, fetcher: Fetcher
+) -> None:
+    """It is renewed once, not forever."""
+    environment["GOOGLE_APPLICATION_CREDENTIALS"] = key_file(tmp_path / "key.json", f"http://{site.host}/token")
+    for number in range(9):
+        token = {"access_token": f"token-{number}", "expires_in": 3600, "token_type": "Bearer"}
+        site.fault(Answer(200, {"Content-Type": "application/json"}, json.dumps(token).encode()), "POST", "/token")
+    site.fault(Answer(401), "GET", times=99)
+    with pytest.raises(ContextError, match=r"big.tar: 401 .*key.json"):
+        fetcher("gs://bucket/big.tar", environment)
+    assert (site.count("POST", "/token"), site.count("GET")) == (2, 2)
+
+
+def test_a_tokens_server_that_breaks_off(
+    environment: dict[str, str], site: Front, tmp_path: Path, fetcher: Fetcher
+) -> None:
+    environment["GOOGLE_APPLICATION_CREDENTIALS"] = key_file(tmp_path / "key.json", f"http://{site.host}/token")
+    token = {"access_token": "access-token-0123", "expires_in": 3600, "token_type": "Bearer"}
+    site.fault(DropAnswer(), "POST", "/token")
+    site.fault(Answer(200, {"Content-Type": "application/json"}, json.dumps(token).encode()), "POST", "/token")
+    assert tree(fetcher("gs://bucket/big.tar", environment).path) == BIG_FILES
+    assert "the token's server did not answer" in fetcher.log
+
+
+@pytest.mark.parametrize("kind", ["file", "url"])
+def test_workload_identity_federation(
+    environment: dict[str, str], tmp_path: Path, authority: Authority, site: Front, fetcher: Fetcher, kind: str
+) -> None:
+    """A token of another issuer, from a file or a server, is exchanged for Google's, by TLS with an own authority."""
+    asked: list[dict[str, str]] = []
+
+    def answer(host: str, path: str, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        if path == "/issuer":
+            return 200, {"value": "subject-token-0123"}
+        asked.append(form)
+        return 200, {
+            "access_token": "federated-token-0123",
+            "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            "token_type": "Bearer",
+            "expires_in": 3600,
+        }
+
+    subject, key = tmp_path / "subject", tmp_path / "key.json"
+    subject.write_text("subject-token-0123")
+    with json_server(answer, tls=authority.server()) as url:
+        sources = {
+            "file": {"file": str(subject)},
+            "url": {"url": f"{url}/issuer", "format": {"type": "json", "subject_token_field_name": "value"}},
+        }
+        account = {
+            "type": "external_account",
+            "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool/providers/p",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": f"{url}/token",
+            "credential_source": sources[kind],
+        }
+        key.write_text(json.dumps(account))
+        environment["GOOGLE_APPLICATION_CREDENTIALS"] = str(key)
+        with pytest.raises(ContextError, match="the certificate of the token's server is not trusted") as caught:
+            fetcher("gs://bucket/big.tar", environment)
+        assert "SSL_CERT_FILE" in caught.value.hint
+        environment["SSL_CERT_FILE"] = str(authority.certificate)
+        assert tree(fetcher("gs://bucket/big.tar", environment).path) == BIG_FILES
+        subject.unlink()
+        if kind == "file":
+            with pytest.raises(
+                ContextError, match=r"Google gives no token: File '.*/subject' was not found; .*key.json"
+            ):
+                fetcher("gs://bucket/big.tar", environment)
+    assert [form["subject_token"] for form in asked] == ["subject-token-0123"]
+    assert {seen.headers["authorization"] for seen in site.seen} == {"Bearer federated-token-0123"}
+    assert "token-0123" not in fetcher.log
+
+
+def test_the_pods_service_account(site: Front, tmp_path: Path) -> None:
+    """The metadata server is asked by the name that the environment gives it, and by no proxy."""
+    token = {"access_token": "pod-token-0123", "expires_in": 3600, "token_type": "Bearer"}
+    account = {"email": "pod@example.com", "scopes": [], "aliases": ["default"]}
+    headers = {"Content-Type": "application/json", "Metadata-Flavor": "Google"}
+    site.fault(Answer(200, headers, json.dumps(token).encode()), "GET", "/token", times=9)
+    site.fault(Answer(200, headers, json.dumps(account).encode()), "GET", times=9)
+    program = (
+        "import os; from context_sources.gcs_credentials import credential_for; found = credential_for(os.environ)\n"
+        "print(found.used, found.headers())"
+    )
+    machine = {"GCE_METADATA_HOST": site.host, "GCE_METADATA_IP": site.host, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**machine, "http_proxy": "http://127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+    )
+    assert "(metadata server) {'authorization': 'Bearer pod-token-0123'}" in done.stdout, done.stderr
+    assert done.stderr == ""
+
+
+def test_a_store_with_an_authority_of_ones_own(
+    gcs: str, generation: str, authority: Authority, fetcher: Fetcher
+) -> None:
+    with front(gcs, tls=authority.server()) as site:
+        environment = {"STORAGE_EMULATOR_HOST": f"https://{site.host}"}
+        with pytest.raises(ContextError, match="certificate is not trusted") as caught:
+            fetcher("gs://bucket/big.tar", environment)
+        assert "SSL_CERT_FILE" in caught.value.hint
+        environment["SSL_CERT_FILE"] = str(authority.certificate)
+        assert tree(fetcher("gs://bucket/big.tar", environment).path) == BIG_FILES
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"items": [{"name": "tree/x"}]}', b'{"items": 1}', b"[" * 9999])
+def test_answers_of_something_else(environment: dict[str, str], site: Front, fetcher: Fetcher, body: bytes) -> None:
+    site.fault(Answer(200, {}, body), "GET", times=9)
+    for location in ("gs://bucket/big.tar", "gs://bucket/tree/"):
+        with pytest.raises(ContextError, match=f"{location}: the store does not answer as Cloud Storage does"):
+            fetcher(location, environment)
+
+
+def test_a_listing_without_end(environment: dict[str, str], site: Front, fetcher: Fetcher) -> None:
+    site.fault(Answer(200, {}, b'{"nextPageToken": "again"}'), "GET", times=99)
+    with pytest.raises(ContextError, match="the same page again and again"):
+        fetcher("gs://bucket/tree/", environment)
+    assert len(site.seen) == 2
+
+
+def test_what_a_listing_says() -> None:
+    item = {"name": "d/ü", "size": "7", "updated": "2026-11-24T22:01:01.123Z", "generation": "17"}
+    least = {"name": "d/", "generation": 1}
+    page = json.dumps({"items": [item, least], "nextPageToken": "next"}).encode()
+    assert read_page([page[:20], page[20:]]) == (
+        [StoredObject("d/ü", 7, 1795557661 * 10**9, "17"), StoredObject("d/", 0, 0, "1")], "next",
+    )  # fmt: skip
+    assert read_page([b'{"kind": "storage#objects"}']) == ([], "")
