@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,13 +81,20 @@ def test_context_sources_stand_alone() -> None:
 
 def test_sandbox_is_a_program() -> None:
     """The sandbox uses the standard library only, and nobody imports it."""
-    import sys
-
     sandbox = ROOT / "builder/isolation/sandbox.py"
     for line, name in imports(sandbox):
         assert name.split(".")[0] in sys.stdlib_module_names, f"{sandbox}:{line}: imports {name}"
     for path in MODULES:
         assert all(name != "builder.isolation.sandbox" for _, name in imports(path)), path
+
+
+def test_every_run_waits_for_few_modules() -> None:
+    """The sandbox program is started for each RUN: what it imports is loaded again each time."""
+    program = "import sys; sys.path.append(sys.argv[1]); import sandbox; print(*sys.modules)"
+    command = [sys.executable, "-I", "-S", "-c", program, str(ROOT / "builder/isolation")]
+    loaded = set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    assert "ctypes" in loaded
+    assert not loaded & {"signal", "enum", "re", "typing", "json", "socket", "subprocess", "pathlib", "dataclasses"}
 
 
 def test_every_room_has_a_row() -> None:
