@@ -189,8 +189,12 @@ class Git:
         finally:
             if not complete:
                 os.killpg(process.pid, signal.SIGTERM)
-            code = process.wait()
+            # Not yet reaped, git still holds the number of its group: what it started is not to outlive its end.
+            ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            if ended is None or ended.si_status:
+                os.killpg(process.pid, signal.SIGTERM)
             listener.join(timeout=5)
+            code = process.wait()
             process.stdout.close()
         if code:
             raise GitFailed(arguments[0], code, "\n".join(said[-KEPT_LINES:]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -516,6 +518,39 @@ def test_names_of_files_do_not_hide_them_from_the_limits(directory: str, tmp_pat
         fetcher(f"git+file://{work}", limits=Limits(size=2999))
     with pytest.raises(ContextError, match="more than 2 entries"):
         fetcher(f"git+file://{work}", limits=Limits(entries=2))
+
+
+def test_no_program_outlives_a_fetch_that_is_ended(tmp_path: Path) -> None:
+    """A signal reaches git, which has others do the transfer; they have the token in their environment."""
+    if git_http.missing():
+        pytest.skip(git_http.missing())
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "GIT_TOKEN": TOKEN}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-m", "builder", "--context", f"https://{host}/app.git", "--no-push"]
+        process = subprocess.Popen(
+            [*command, "--oci-layout-path", str(tmp_path / "image")],
+            env=environment,
+            cwd=Path(__file__).parents[2],
+            stderr=subprocess.PIPE,
+        )
+        connection, _ = silent.accept()
+        with connection:
+            assert any("remote-https" in line for line in command_lines(host))
+            process.terminate()
+            _, said = process.communicate()
+            assert process.returncode == 143, said
+            assert command_lines(host) == []
+    assert not list(tmp_path.glob("limpet-*"))
+
+
+def command_lines(word: str) -> list[str]:
+    """Of the processes of this machine, those that have `word` among their arguments."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if word in line]
 
 
 def test_hooks_and_variables_of_the_surroundings_do_nothing(
