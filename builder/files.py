@@ -73,10 +73,13 @@ class LayerIndexes:
         if changes is None:
             # What is unpacked already is read there.
             contents = contents and not (self._kept and self._kept.unpacked(layer.diff_id))
-            changes = self._whole.get(layer.diff_id, lambda: self._read(layer)) if contents else self._look_into(layer)
+            read = self._whole.get(layer.diff_id, lambda: self._read(layer)) if contents else self._look_into(layer)
             if self._kept is not None:
-                self._kept.put(layer, changes)
-        return [self._with_content(change, layer, number) for number, change in enumerate(changes)]
+                self._kept.put(layer, read)
+            changes = list(read)
+        for number, change in enumerate(changes):  # in place, so that there are never two of each
+            changes[number] = self._with_content(change, layer, number)
+        return changes
 
     def open(self, layer: Layer, number: int, path: str, size: int) -> BinaryIO:
         """The bytes of the regular file that is change `number` of `layer`, at `path`; `size` in bytes."""
@@ -131,10 +134,7 @@ class LayerIndexes:
             self._keep(stoppable(image, self._stopped))
         with ThreadPoolExecutor(_READERS, thread_name_prefix="index") as pool:
             read = list(pool.map(lambda layer: self.changes(layer, contents=contents), image.layers))
-        tree = LayeredTree()
-        for changes in read:
-            tree = tree.apply(changes)
-        return tree
+        return LayeredTree.of(read)
 
 
 @dataclass(frozen=True, slots=True)

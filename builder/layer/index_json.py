@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -13,20 +13,39 @@ from builder.rootfs.entry import NO_XATTRS, BytesContent, Change, Entry, FileTyp
 from builder.rootfs.users import USER_FILES
 
 USER_FILE_LIMIT = 1 << 20  # bytes
+_PIECE = 1 << 15  # bytes of JSON that are objects of the parser's at one time
+_TYPES = {kind.value: kind for kind in FileType}
+_NO_DEVICE = (0, 0)
 
 
 def encode_index(changes: Iterable[Change]) -> bytes:
-    """`changes` as JSON. Reads the contents of USER_FILES. Raises OSError."""
+    """`changes` as JSON, each on a line of its own. Reads the contents of USER_FILES. Raises OSError."""
     encode = json.JSONEncoder(separators=(",", ":")).encode
-    return f"[{','.join(encode(_value(change)) for change in changes)}]".encode()
+    lines = ",\n".join(encode(_value(change)) for change in changes)
+    return f"[{lines}]".encode()
 
 
 def decode_index(data: bytes) -> list[Change]:
     """What `encode_index` was given. Regular files have content None, but for USER_FILES. Raises ImageError."""
     try:
-        return [_change(value) for value in json.loads(data)]
+        shared: dict[int, int] = {}
+        return [_change(value, shared) for piece in _pieces(data) for value in json.loads(piece)]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ImageError(f"it is no index of a layer: {error}") from error
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """The JSON list `data` as shorter lists: what the parser makes of all at once takes ten times the room.
+
+    In JSON a newline is never inside a string, and here not inside a change either.
+    """
+    if data[:1] != b"[" or data[-1:] != b"]":
+        raise ValueError("it is no list")
+    start, last = 1, len(data) - 1
+    while (end := data.find(b",\n", start + _PIECE, last)) != -1:
+        yield b"[%b]" % data[start:end]
+        start = end + 2
+    yield b"[%b]" % data[start:last]
 
 
 def _value(change: Change) -> list[Any]:
@@ -43,7 +62,8 @@ def _value(change: Change) -> list[Any]:
     return value
 
 
-def _change(value: list[Any]) -> Change:
+def _change(value: list[Any], shared: dict[int, int]) -> Change:
+    """`shared` has one object for numbers that many changes have."""
     kind, path, *rest = value
     if kind == "-":
         return Whiteout(path)
@@ -52,14 +72,14 @@ def _change(value: list[Any]) -> Change:
     mode, uid, gid, mtime, size, target, device, xattrs, *content = rest
     return Entry(
         path,
-        FileType(kind),
-        mode,
-        uid,
-        gid,
-        mtime,
+        _TYPES[kind],
+        shared.setdefault(mode, mode),
+        shared.setdefault(uid, uid),
+        shared.setdefault(gid, gid),
+        shared.setdefault(mtime, mtime),
         size,
         target,
-        (device[0], device[1]),
+        _NO_DEVICE if device == [0, 0] else (device[0], device[1]),
         _xattrs(xattrs),
         BytesContent(base64.b64decode(content[0])) if content else None,
     )

@@ -21,21 +21,21 @@ class LayeredTree:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {"": _ROOT}
-        self._children: dict[str, set[str]] = {"": set()}
+        self._children: dict[str, set[str]] | None = None  # the names in each directory, once somebody asked
 
     @classmethod
     def of(cls, layers: Iterable[Iterable[Change]]) -> LayeredTree:
         """The tree of an image: `layers` from the lowest to the highest."""
         tree = cls()
         for changes in layers:
-            tree = tree.apply(changes)
+            _lay(tree, changes)
         return tree
 
     def entry(self, path: str) -> Entry | None:
         return self._entries.get(path)
 
     def names(self, path: str) -> list[str]:
-        return sorted(self._children.get(path, ()), key=os.fsencode)
+        return sorted(self._directories().get(path, ()), key=os.fsencode)
 
     def apply(self, changes: Iterable[Change]) -> LayeredTree:
         """A new tree: this one with one layer on top.
@@ -47,21 +47,42 @@ class LayeredTree:
         """
         upper = LayeredTree()
         upper._entries = dict(self._entries)
-        upper._children = {path: set(names) for path, names in self._children.items()}
-        layer = _Application(upper)
-        for change in changes:
-            layer.add(change)
+        if self._children is not None:
+            upper._children = {path: set(names) for path, names in self._children.items()}
+        _lay(upper, changes)
         return upper
+
+    def _directories(self) -> dict[str, set[str]]:
+        """The names in each directory. Most trees are only asked for a few paths, and never need them."""
+        if self._children is None:
+            children: dict[str, set[str]] = {
+                path: set() for path, entry in self._entries.items() if entry.type is FileType.DIRECTORY
+            }
+            for path in self._entries:
+                if path:
+                    parent, _, name = path.rpartition("/")
+                    children[parent].add(name)
+            self._children = children
+        return self._children
+
+
+def _lay(tree: LayeredTree, changes: Iterable[Change]) -> None:
+    """Lay one layer on `tree`, in place; see LayeredTree.apply."""
+    changes = changes if isinstance(changes, list) else list(changes)
+    layer = _Application(tree, hides=not all(isinstance(change, Entry) for change in changes))
+    for change in changes:
+        layer.add(change)
 
 
 class _Application:
     """One layer being laid on `tree`, in place."""
 
-    def __init__(self, tree: LayeredTree) -> None:
+    def __init__(self, tree: LayeredTree, *, hides: bool) -> None:
+        """`hides`: whether the layer has whiteouts or opaque directories."""
         self._tree = tree
         self._entries = tree._entries
-        self._children = tree._children
-        self._written: set[str] = set()  # what this layer brings, and the directories above it
+        # What this layer brings, and the directories above it; nobody asks in a layer that hides nothing.
+        self._written: set[str] | None = set() if hides else None
 
     def add(self, change: Change) -> None:
         if isinstance(change, Whiteout):
@@ -104,12 +125,15 @@ class _Application:
     def _insert(self, path: str, entry: Entry) -> None:
         parent, _, name = path.rpartition("/")
         self._entries[path] = entry
-        self._children[parent].add(name)
-        if entry.type is FileType.DIRECTORY:
-            self._children.setdefault(path, set())
-        while path and path not in self._written:
-            self._written.add(path)
-            path = path.rpartition("/")[0]
+        children = self._tree._children
+        if children is not None:
+            children[parent].add(name)
+            if entry.type is FileType.DIRECTORY:
+                children.setdefault(path, set())
+        if self._written is not None:
+            while path and path not in self._written:
+                self._written.add(path)
+                path = path.rpartition("/")[0]
 
     def _make_directories(self, path: str) -> None:
         missing = []
@@ -138,21 +162,26 @@ class _Application:
         """Remove `path` as far as the layers below brought it."""
         if path not in self._entries or not path:
             return
-        if path in self._written:
+        if self._written is not None and path in self._written:
             self._hide_inside(path)
         else:
             self._remove(path)
 
     def _hide_inside(self, path: str) -> None:
-        for name in list(self._children.get(path, ())):
+        for name in list(self._tree._directories().get(path, ())):
             self._hide(join(path, name))
 
     def _remove(self, path: str) -> None:
+        is_directory = self._entries[path].type is FileType.DIRECTORY
+        children = self._tree._directories() if is_directory else self._tree._children
         parent, _, name = path.rpartition("/")
-        self._children[parent].discard(name)
+        if children is not None:
+            children[parent].discard(name)
         doomed = [path]
         while doomed:
             path = doomed.pop()
             self._entries.pop(path, None)
-            self._written.discard(path)
-            doomed.extend(join(path, child) for child in self._children.pop(path, ()))
+            if self._written is not None:
+                self._written.discard(path)
+            if children is not None:
+                doomed.extend(join(path, child) for child in children.pop(path, ()))
