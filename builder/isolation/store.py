@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from builder.events import Listener, Silent, worked
 from builder.isolation.owners import Owners
 from builder.isolation.removal import remove_tree
+from builder.isolation.syscalls import release_free_memory
 from builder.oci import media_types
 from builder.oci.blobs import FileBlob
 from builder.oci.image import Layer
@@ -130,6 +131,8 @@ class LayerStore:
             with ThreadPoolExecutor(min(WORKERS, len(mine)), "unpack") as pool:
                 for layer, future in mine:
                     pool.submit(self._unpack_one, layer, future)
+            # Buffers came out of arenas of threads that are gone; the step that follows needs room of its own.
+            release_free_memory()
         return [future.result() for future in futures]
 
     def _unpack_one(self, layer: Layer, future: Future[StoredLayer]) -> None:

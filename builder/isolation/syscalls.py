@@ -73,3 +73,10 @@ def effective_capabilities() -> frozenset[int]:
                 value = int(line.split()[1], 16)
                 return frozenset(number for number in range(64) if value >> number & 1)
     return frozenset()
+
+
+def release_free_memory() -> None:
+    """Give the kernel back what was freed (malloc_trim(3)); where libc has no such call, as musl, nothing happens."""
+    trim = getattr(_libc, "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
