@@ -23,7 +23,7 @@ from context_sources.objects import IN_PARALLEL, StoredObject
 from tests.context_sources.conftest import FILES, QUICK, Fetcher, archive_of, tree
 from tests.context_sources.places import make_gcs_bucket, put_gcs_object
 from tests.servers.certificates import Authority
-from tests.servers.clouds import json_server
+from tests.servers.clouds import every_https_host, json_server
 from tests.servers.front import Answer, CutResponse, DropAnswer, Front, Together, Without, WithQuery, front
 
 BIG_FILES = {**FILES, "big": os.urandom(3 << 20)}
@@ -330,3 +330,44 @@ def test_what_a_listing_says() -> None:
         [StoredObject("d/ü", 7, 1795557661 * 10**9, "17"), StoredObject("d/", 0, 0, "1")], "next",
     )  # fmt: skip
     assert read_page([b'{"kind": "storage#objects"}']) == ([], "")
+
+
+@pytest.mark.parametrize("impersonated", [False, True])
+def test_gclouds_own_file(
+    environment: dict[str, str],
+    tmp_path: Path,
+    authority: Authority,
+    site: Front,
+    fetcher: Fetcher,
+    impersonated: bool,
+) -> None:
+    """A user's credential, and a service account by it, from Google's own servers of tokens through a proxy."""
+    asked: list[tuple[str, str]] = []
+
+    def answer(host: str, path: str, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        asked.append((host, form.get("refresh_token", "")))
+        if host.startswith("iamcredentials"):
+            return 200, {"accessToken": "account-token-0123", "expireTime": "2099-01-01T00:00:00Z"}
+        return 200, {"access_token": "user-token-0123", "expires_in": 3600, "token_type": "Bearer"}
+
+    user = {"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "refresh-0123"}
+    account = {
+        "type": "impersonated_service_account",
+        "service_account_impersonation_url": "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/"
+        "build@p.iam.gserviceaccount.com:generateAccessToken",
+        "source_credentials": user,
+    }
+    file = tmp_path / "application_default_credentials.json"
+    file.write_text(json.dumps(account if impersonated else user))
+    pair = authority.server("oauth2.googleapis.com", "iamcredentials.googleapis.com")
+    with every_https_host(pair, answer) as proxy:
+        environment.update(
+            CLOUDSDK_CONFIG=str(tmp_path), SSL_CERT_FILE=str(authority.certificate), https_proxy=proxy, HOME="/nowhere"
+        )
+        assert tree(fetcher("gs://bucket/big.tar", environment).path) == BIG_FILES
+    expected = [("oauth2.googleapis.com", "refresh-0123")]
+    assert asked == expected + [("iamcredentials.googleapis.com", "")] * impersonated
+    token = "account-token-0123" if impersonated else "user-token-0123"
+    assert {seen.headers["authorization"] for seen in site.seen} == {f"Bearer {token}"}
+    assert f"the credential was {file}" in fetcher.log
+    assert "-0123" not in fetcher.log
