@@ -5,8 +5,10 @@ botocore reads `os.environ` where it is not told otherwise; here every variable 
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +59,23 @@ def s3_access(environment: Mapping[str, str]) -> Access:
     S3_ENDPOINT and S3_FORCE_PATH_STYLE are kaniko's variables. Without any credential requests are not signed, which
     public buckets allow.
     """
+    with without_collection():
+        return _s3_access(environment)
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Nothing is searched for garbage: botocore reads models of 100,000 values that stay, which halves its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _s3_access(environment: Mapping[str, str]) -> Access:
     try:
         session = session_for(environment)
         found = session.get_credentials()

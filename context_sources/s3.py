@@ -97,6 +97,9 @@ class Store:
         except exceptions.ClientError as error:
             raise self._refused(error, name) from error
         except NETWORK as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                hint = "name the file of its authority's certificate in SSL_CERT_FILE or AWS_CA_BUNDLE"
+                raise ContextError(f"{name}: {error}", hint) from error
             raise Broken(f"the connection broke ({type(error).__name__})") from error
         except exceptions.BotoCoreError as error:
             raise ContextError(f"{name}: {error}", "check the AWS_ variables of the environment") from error

@@ -21,6 +21,8 @@ from builder.errors import ContextError, UsageError
 from context_sources import FetchSettings, Limits, fetch
 from context_sources.s3 import parse
 from tests.context_sources.conftest import FILES, QUICK, Fetcher, archive_of, tree
+from tests.servers import tinyproxy
+from tests.servers.certificates import Authority
 from tests.servers.front import Answer, CutResponse, Front, front
 from tests.servers.seaweedfs import S3Server
 
@@ -129,6 +131,45 @@ def test_objects_are_asked_for_in_the_clients_manner(reader: dict[str, str], sit
     assert len(objects) == site.count("GET", "/tree/") == len(BIG_FILES) - 1 + len(NESTED)  # one is empty
     for seen in objects:
         assert "/us-east-1/s3/aws4_request" in seen.headers["Authorization"]
+
+
+def objects_not_by_the_client(site: Front) -> int:
+    return sum("/tree/" in seen.path and "amz-sdk-invocation-id" not in seen.headers for seen in site.seen)
+
+
+@pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_objects_by_tls(
+    s3: S3Server, reader: dict[str, str], site: Front, authority: Authority, fetcher: Fetcher, variable: str
+) -> None:
+    expected = tree(fetcher("s3://readable/tree/", reader).path)
+    with front(s3.host, tls=authority.server()) as secure:
+        environment = {**reader, "S3_ENDPOINT": f"https://{secure.host}"}
+        trusting = {**environment, variable: str(authority.certificate)}
+        assert tree(fetcher("s3://readable/tree/", trusting).path) == expected
+        assert objects_not_by_the_client(secure) == site.count("GET", "/tree/")
+        with pytest.raises(ContextError, match=r"s3://readable/tree/: SSL validation failed"):
+            fetcher("s3://readable/tree/", environment)
+
+
+def test_objects_by_a_proxy(
+    s3: S3Server, reader: dict[str, str], site: Front, authority: Authority, tmp_path: Path, fetcher: Fetcher
+) -> None:
+    """One that is told whole URLs, and one that is a tunnel."""
+    if reason := tinyproxy.missing():
+        pytest.skip(reason)
+    expected = tree(fetcher("s3://readable/tree/", reader).path)
+    plain = site.count("GET", "/tree/")
+    with (
+        tinyproxy.tinyproxy(tmp_path) as (proxy, log),
+        front(s3.host, tls=authority.server()) as secure,
+        front(s3.host) as direct,
+    ):
+        for behind, scheme in ((direct, "http"), (secure, "https")):
+            environment = {**reader, "S3_ENDPOINT": f"{scheme}://{behind.host}"}
+            environment |= {f"{scheme}_proxy": f"http://me:secret@{proxy}", "SSL_CERT_FILE": str(authority.certificate)}
+            assert tree(fetcher("s3://readable/tree/", environment).path) == expected
+            assert objects_not_by_the_client(behind) == plain
+            assert behind.host in log.read_text()
 
 
 def test_listings_of_many_pages(reader: dict[str, str], bucket: Any, site: Front, fetcher: Fetcher) -> None:
