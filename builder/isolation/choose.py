@@ -145,7 +145,7 @@ def _chroot(work_dir: Path, reasons: list[str], listener: Listener, observer: Ob
             "warning",
         )
     )
-    return Chroot(work_dir, _NotApplied(listener), observer)
+    return Chroot(work_dir, _NotApplied(listener), listener, observer)
 
 
 class _NotApplied:

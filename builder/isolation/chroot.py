@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import IsolationError
+from builder.events import Listener
 from builder.isolation import Process, Root
 from builder.isolation.launch import Running, launch
 from builder.isolation.lay_in import DEVICES, CacheLocks, lay_in
@@ -32,9 +33,14 @@ class Chroot:
     shares_layers = False
 
     def __init__(
-        self, work_dir: Path, not_applied: Callable[[Entry, str], None], observer: Observer | None = None
+        self,
+        work_dir: Path,
+        not_applied: Callable[[Entry, str], None],
+        listener: Listener,
+        observer: Observer | None = None,
     ) -> None:
         self._work_dir = work_dir
+        self._listener = listener
         self._observer = observer
         self._not_applied = not_applied
         self._runner = ChrootRunner(CacheLocks())
@@ -52,7 +58,7 @@ class Chroot:
         directory.mkdir()
         try:
             owners = RealOwners()
-            unpack_plain(image, directory / "root", owners, self._not_applied, self._observer)
+            unpack_plain(image, directory / "root", owners, self._not_applied, self._listener, self._observer)
             root = PlainRoot(directory, self._runner, owners)
         except BaseException:
             remove_tree(directory)

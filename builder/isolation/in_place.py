@@ -74,7 +74,7 @@ class InPlace:
             directory = base / "stage"
             directory.mkdir()
             owners = RealOwners()
-            unpack_plain(image, directory / "root", owners, self._not_applied, self._observer)
+            unpack_plain(image, directory / "root", owners, self._not_applied, self._listener, self._observer)
             runner = InPlaceRunner(self._place, base / "aside", self._turn, self._listener)
             root = PlainRoot(directory, runner, owners)
             try:

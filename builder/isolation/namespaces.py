@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from builder.events import Listener, Message
+from builder.events import Listener, Message, Silent, worked
 from builder.isolation import Process, Root, syscalls
 from builder.isolation.enter import Entered
 from builder.isolation.implied import restore_implied
@@ -76,6 +76,7 @@ class Namespaces:
         self._work_dir = work_dir
         self._ground = ground
         self._not_applied = not_applied
+        self._listener = listener or Silent()
         self._observer = observer
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -138,7 +139,7 @@ class Namespaces:
                 pass
             else:
                 return OverlayRoot(directory, lowers, self._kind, self._runner, self._owners)
-        unpack_plain(image, directory / "root", self._owners, self._not_applied, self._observer)
+        unpack_plain(image, directory / "root", self._owners, self._not_applied, self._listener, self._observer)
         return PlainRoot(directory, self._runner, self._owners)
 
 
@@ -163,13 +164,17 @@ def unpack_plain(
     root: Path,
     owners: Owners,
     not_applied: Callable[[Entry, str], None],
+    listener: Listener,
     observer: Observer | None = None,
 ) -> None:
     """Unpack all layers of `image`, in their order, into the new directory `root`."""
     root.mkdir(mode=0o755)
     os.chmod(root, 0o755)
     for layer in image.layers:
-        with observed(layer, observer, made_here=not layer.origin) as seen:
+        with (
+            observed(layer, observer, made_here=not layer.origin) as seen,
+            worked(listener, "unpack", layer.descriptor.digest),
+        ):
             unpack_layer(layer, root, "plain", "trusted", owners.set if owners.recorded else None, not_applied, seen)
 
 

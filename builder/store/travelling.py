@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from builder.cache import CacheKey, Entry, LayerCache
+from builder.cache import CacheDamaged, CacheKey, Entry, LayerCache
 from builder.errors import BuildError, ImageError
 from builder.events import Listener, Message
 from builder.isolation.owners import with_noted_owner
@@ -76,7 +76,9 @@ class TravellingMounts:
                 raise ImageError("it is no cache mount")
             os.rename(whole / _TOP, into)
         except BuildError as error:
-            self._warn(f"the cache mount {_name(mount)} begins without what {self._cache} has: {error.message}")
+            told = isinstance(error, CacheDamaged) and error.told
+            text = f"the cache mount {_name(mount)} begins without what {self._cache} has: {error.message}"
+            self._listener.tell(Message(text, "info" if told else "warning"))
             return False
         finally:
             remove_tree(whole)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.build.program import Builder, tags
-from tests.servers.front import Answer, Corrupt, Front, front
+from tests.servers.front import Answer, Corrupt, Front, Hold, front
 from tests.servers.registry import RegistryServer, docker_registry
 
 FIVE_STAGES = """
@@ -200,6 +200,20 @@ class TestBadRegistries:
         assert "building again, without what is cached" in warnings(log)[0]
         shop.faults.clear()
         assert misses(built(limpet(*arguments))) == []
+
+    def test_one_that_holds_back_a_cache_mount(
+        self, limpet: Builder, registry: RegistryServer, shop: Front, name: str
+    ) -> None:
+        mounts = ("--cache-mounts=registry", f"--cache-repo={shop.host}/{name}", "--no-push")
+        limpet.dockerfile("FROM base\nRUN --mount=type=cache,target=/c head -c 9000 /bin/busybox > /c/x\n")
+        built(limpet(*mounts))
+        end = threading.Event()
+        shop.fault(Hold(end, after=10), "GET", f"/v2/{name}/blobs/", times=1000)
+        shop.seen.clear()
+        log = built(limpet(*mounts))
+        end.set()
+        assert shop.count("GET", "/blobs/") == 1
+        assert len(warnings(log)) == 1 and "no answer in time" in warnings(log)[0], log
 
     def test_layers_that_are_damaged_do_not_get_into_the_image(
         self, limpet: Builder, registry: RegistryServer, shop: Front, name: str, tmp_path: Path

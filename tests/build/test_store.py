@@ -121,6 +121,26 @@ def test_the_second_build_pulls_nothing(shop: Shop, isolation: str) -> None:
     assert_consistent(shop.store)
 
 
+@pytest.mark.parametrize("isolation", ["namespaces", "chroot"])
+def test_what_a_warm_store_leaves_to_do_before_a_run(shop: Shop, isolation: str) -> None:
+    """Nothing is pulled; what has no mounts still lays the files out, and the trace says so."""
+    if os.geteuid() != 0:
+        pytest.skip("chroot needs root")
+    trace = shop.limpet.directory / "trace"
+    arguments = (f"--isolation={isolation}", f"--trace={trace}")
+    shop.build(*arguments)
+    assert {"pull", "unpack"} <= _kinds_of_work(trace)
+    shop.build(*arguments)
+    kinds = _kinds_of_work(trace)
+    assert "run" in kinds and "pull" not in kinds
+    assert ("unpack" in kinds) == (isolation == "chroot")
+
+
+def _kinds_of_work(trace: Path) -> set[str]:
+    value = json.loads(trace.read_bytes())
+    return {event["cat"] for event in value["traceEvents"] if event.get("ph") == "X"}
+
+
 def test_a_tag_that_moved_is_noticed(shop: Shop, tmp_path: Path) -> None:
     shop.build()
     busybox.write_layout(tmp_path / "newer", busybox.tar(("new", b"new")))
