@@ -6,7 +6,7 @@ import re
 
 from builder.errors import ContextError
 from context_sources.git_address import GitAddress
-from context_sources.git_program import KEY_FILE, KNOWN_HOSTS_FILE, Credential, GitFailed
+from context_sources.git_program import KEY_FILE, KNOWN_HOSTS_FILE, Credential, GitFailed, last_line
 
 TRANSIENT = re.compile(
     r"early EOF|RPC failed|unexpected disconnect|hung up unexpectedly|Connection reset|Connection timed out"
@@ -26,6 +26,7 @@ NOT_FOUND = re.compile(
     r"|does not exist|access denied or repository not exported"
 )
 BY_SHA = re.compile(r"not our ref|unadvertised object|Server does not allow request|couldn't find remote ref")
+LFS = re.compile(r"Smudge error: (?:Error d|d)ownloading (.+)")
 SHALLOW = re.compile(r"dumb http transport does not support shallow|does not support (shallow|--depth)")
 
 
@@ -40,6 +41,10 @@ def explained(failure: GitFailed, address: GitAddress, credential: Credential | 
     text, where = failure.text, f"git {address.shown}"
     used = f"the credential was {credential.origin}" if credential else "no credential is set"
     settable = "set GIT_TOKEN, or GIT_USERNAME and GIT_PASSWORD, from a secret; credential helpers and netrc work too"
+    if missing := LFS.search(text):
+        return ContextError(
+            f"{where}: git LFS: {missing[1]}", f"the LFS server must have the file and let it be read; {used}"
+        )
     if "git-lfs" in text and re.search(r"not found|No such file", text):
         return ContextError(
             f"{where}: the repository keeps files in git LFS and git-lfs is not installed", "install it"
@@ -66,10 +71,7 @@ def explained(failure: GitFailed, address: GitAddress, credential: Credential | 
             "install nss_wrapper in the image, or fetch by https with GIT_TOKEN",
         )
     if NOT_FOUND.search(text):
-        return ContextError(
-            f"{where}: no such repository, or it is hidden from this credential; {used}",
-            f"check the address; for a private repository {settable}",
-        )
+        return _not_found(address, used, settable)
     if CERTIFICATE.search(text):
         return ContextError(
             f"{where}: the server's certificate is not trusted: {last_line(text)}",
@@ -82,8 +84,11 @@ def explained(failure: GitFailed, address: GitAddress, credential: Credential | 
     return ContextError(f"{where}: git {failure.command} failed: {last_line(text)}", transient=is_transient(failure))
 
 
-def last_line(text: str) -> str:
-    """The line that says why: the last `fatal:` or `error:`, else the last."""
-    lines = [line for line in text.splitlines() if line]
-    telling = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))]
-    return (telling or lines or ["it said nothing"])[-1].removeprefix("fatal: ").removeprefix("error: ")
+def _not_found(address: GitAddress, used: str, settable: str) -> ContextError:
+    where = f"git {address.shown}: no such repository"
+    if address.scheme == "ssh":
+        return ContextError(f"{where}, or it is hidden from this ssh key", f"check the address, or set {KEY_FILE}")
+    if address.scheme in ("https", "http"):
+        hint = f"check the address; for a private repository {settable}"
+        return ContextError(f"{where}, or it is hidden from this credential; {used}", hint)
+    return ContextError(where, "check the address" if address.scheme == "file" else "check that it is exported")

@@ -39,6 +39,9 @@ RECEIVED = re.compile(r"Receiving objects:.*, ([0-9.]+) (bytes|KiB|MiB|GiB)")
 UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 PROGRESS = re.compile(r"(remote: )?[A-Z][A-Za-z ]+: +\d+%? ")
 USERINFO = re.compile(r"(https?://)[^/@\s]+@")
+REMARK = re.compile(
+    r"fatal: Could not read from remote repository|Please make sure you have the correct|and the repository exists"
+)
 KEPT_LINES = 50
 BLOCK = 1 << 16  # what a pipe holds
 
@@ -47,10 +50,17 @@ class GitFailed(Exception):
     """git exited non-zero; `text` is the last of what it said."""
 
     def __init__(self, command: str, code: int, text: str) -> None:
-        super().__init__(f"git {command}: exit code {code}")
+        super().__init__(f"git {command}: {last_line(text)}")
         self.command = command
         self.code = code
         self.text = text
+
+
+def last_line(text: str) -> str:
+    """The line that says why: the last `fatal:` or `error:`, else the last. What ssh says comes before git's remark."""
+    lines = [line for line in text.splitlines() if line and not REMARK.match(line)]
+    telling = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))]
+    return (telling or lines or ["it said nothing"])[-1].removeprefix("fatal: ").removeprefix("error: ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,6 +243,22 @@ def test_a_number_in_the_address_is_no_status() -> None:
     assert "authentication failed" in error.message
 
 
+@pytest.mark.parametrize(
+    ("location", "message", "hint"),
+    [
+        ("ssh://git@127.0.0.1:1/x.git", "ssh: connect to host 127.0.0.1 port 1: Connection refused", ""),
+        ("git+file:///nonexistent/x.git", "git file:///nonexistent/x.git: no such repository$", "check the address"),
+    ],
+)
+def test_the_reason_is_told_not_what_git_makes_of_it(
+    location: str, message: str, hint: str, trusting: dict[str, str], fetcher: Fetcher
+) -> None:
+    with pytest.raises(ContextError, match=message) as caught:
+        fetcher(location, trusting)
+    assert (caught.value.hint or "") == hint
+    assert "exit code" not in fetcher.log
+
+
 def test_refusals_name_the_credential(server: GitServer, trusting: dict[str, str], fetcher: Fetcher) -> None:
     with pytest.raises(ContextError, match="asks for a login and no credential is set") as caught:
         fetcher(f"{server.url}/app.git", trusting)
@@ -445,6 +461,19 @@ def test_lfs(with_lfs: str, with_token: dict[str, str], tmp_path: Path, fetcher:
     assert TOKEN not in fetcher.log
     with pytest.raises(ContextError, match="more than 5000 bytes"):
         fetcher(f"{with_lfs}#main", with_token, limits=Limits(size=5000))
+
+
+@pytest.mark.parametrize(
+    "reason", ["[404] Object does not exist on the server", "batch response: Not found: https://h/app.git/info/lfs"]
+)
+def test_a_file_that_the_lfs_server_does_not_give_is_named(reason: str) -> None:
+    said = [
+        f"Error downloading object: large.bin (aaaaaaa): Smudge error: Error downloading large.bin (aaaa): {reason}",
+        "error: external filter 'git-lfs filter-process' failed",
+        "fatal: large.bin: smudge filter lfs failed",
+    ]
+    error = explained(GitFailed("checkout", 128, "\n".join(said)), parse("https://h/app.git"), None)
+    assert error.message == f"git https://h/app.git: git LFS: large.bin (aaaa): {reason}"
 
 
 def test_lfs_without_git_lfs_is_an_error(
