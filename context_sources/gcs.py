@@ -40,6 +40,10 @@ def parse(location: str) -> tuple[str, str, str]:
     bucket, _, key = location.partition("://")[2].partition("/")
     if not bucket:
         raise UsageError(f"--context {location} names no bucket", "use gs://BUCKET/OBJECT, or gs://BUCKET/PREFIX/")
+    try:
+        location.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"--context {location!a} is not UTF-8, as names of buckets and objects are") from error
     head, separator, generation = key.rpartition("#")
     if separator and generation.isdigit():
         return bucket, head or DEFAULT_OBJECT, generation
@@ -54,7 +58,12 @@ class Store:
         self._bucket = bucket
         self._endpoint = endpoint_of(settings.environment)
         self._credential = credential_for(settings.environment)
-        self._connections = connections_to(self._endpoint, settings.environment)
+        try:
+            self._connections = connections_to(self._endpoint, settings.environment)
+        except ValueError as error:
+            raise UsageError(
+                f"STORAGE_EMULATOR_HOST is no URL: {error}", "set HOST:PORT, http:// or https://"
+            ) from error
         settings.log("debug", f"gs://{bucket}: {self._credential.used}")
 
     def generation(self, key: str, wanted: str, name: str) -> str:

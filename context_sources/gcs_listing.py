@@ -58,6 +58,7 @@ def _object_of(item: dict[str, Any]) -> StoredObject:
     name, changed = item["name"], item.get("updated")
     if not isinstance(name, str):
         raise TypeError("a name that is no text")
+    name.encode()  # JSON can say halves of a character, which no file's name has
     mtime = int(datetime.fromisoformat(changed).timestamp()) * 10**9 if changed else 0
     return StoredObject(name, int(_number(item.get("size", "0"))), mtime, _number(item["generation"]))
 

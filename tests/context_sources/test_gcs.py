@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -15,10 +16,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from builder.errors import ContextError
+from builder.errors import ContextError, UsageError
 from context_sources.gcs import parse
-from context_sources.gcs_listing import read_page
+from context_sources.gcs_listing import NotTheApi, read_generation, read_page
 from context_sources.objects import IN_PARALLEL, StoredObject
 from tests.context_sources.conftest import FILES, QUICK, Fetcher, archive_of, tree
 from tests.context_sources.places import make_gcs_bucket, put_gcs_object
@@ -307,7 +310,17 @@ def test_a_store_with_an_authority_of_ones_own(
         assert tree(fetcher("gs://bucket/big.tar", environment).path) == BIG_FILES
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"items": [{"name": "tree/x"}]}', b'{"items": 1}', b"[" * 9999])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b"[]",
+        b'{"items": [{"name": "\\ud800", "generation": 1}]}',
+        b'{"items": [{"name": "tree/x"}]}',
+        b'{"items": 1}',
+        b"[" * 9999,
+    ],
+)
 def test_answers_of_something_else(environment: dict[str, str], site: Front, fetcher: Fetcher, body: bytes) -> None:
     site.fault(Answer(200, {}, body), "GET", times=9)
     for location in ("gs://bucket/big.tar", "gs://bucket/tree/"):
@@ -371,3 +384,36 @@ def test_gclouds_own_file(
     assert {seen.headers["authorization"] for seen in site.seen} == {f"Bearer {token}"}
     assert f"the credential was {file}" in fetcher.log
     assert "-0123" not in fetcher.log
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.sampled_from("1a/\u00fc\ud800"), max_size=9),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["name", "size", "updated", "generation"]), inner),
+    max_leaves=9,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from(["items", "nextPageToken", "generation"]), JSON))
+def test_an_answer_is_read_or_refused(answer: dict[str, Any]) -> None:
+    text = json.dumps(answer).encode()
+    with contextlib.suppress(NotTheApi):
+        objects, token = read_page([text])
+        assert [stored.key.encode().decode() for stored in objects] == [
+            item["name"] for item in answer.get("items") or ()
+        ]
+        assert isinstance(token, str)
+    with contextlib.suppress(NotTheApi):
+        assert read_generation([text]) == str(answer["generation"])
+
+
+def test_settings_that_are_none(fetcher: Fetcher) -> None:
+    for host in ("http://host:port", "http://[host"):
+        with pytest.raises(UsageError, match="STORAGE_EMULATOR_HOST"):
+            fetcher("gs://bucket/big.tar", {"STORAGE_EMULATOR_HOST": host})
+    with pytest.raises(UsageError, match="not UTF-8"):
+        fetcher("gs://bucket/\udcff", {"STORAGE_EMULATOR_HOST": "127.0.0.1:1"})
