@@ -89,13 +89,12 @@ def _checkout(git: Git, into: Path, scratch: Path, keep_git_dir: bool, submodule
     wanted = _wanted(git, scratch)
     _initialise(git, into, wanted)
     fetched = _fetch(git, into, wanted)
-    commit = git.run("rev-parse", "--verify", f"{fetched}^{{commit}}", directory=into).strip()
-    if address.checksum and not any(found.startswith(address.checksum) for found in (fetched, commit)):
+    commit, time = git.run("log", "-1", "--format=%H %ct", f"{fetched}^{{commit}}", "--", directory=into).split()
+    if address.checksum and not commit.startswith(address.checksum) and not _is(git, into, fetched, address.checksum):
         raise ContextError(
             f"git {address.shown}: {address.ref or 'the default branch'} is commit {commit}, not {address.checksum}",
             "the ref has moved, or the checksum is another ref's",
         )
-    time = int(git.run("log", "-1", "--format=%ct", commit, directory=into))
     complete = _check_tree(git, into, commit, limits)
     _retried(git, "checkout", "-q", "--force", "--detach", commit, directory=into)
     if submodules and (into / ".gitmodules").is_file():
@@ -105,7 +104,7 @@ def _checkout(git: Git, into: Path, scratch: Path, keep_git_dir: bool, submodule
         _drop_git_directories(into)
     if not complete:
         _measure(into, limits, address)
-    return Checkout(_subdirectory(into, address), commit, time)
+    return Checkout(_subdirectory(into, address), commit, int(time))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +184,7 @@ def _initialise(git: Git, into: Path, wanted: Wanted) -> None:
 
 
 def _fetch(git: Git, into: Path, wanted: Wanted) -> str:
-    """Fetch into the repository; the object that arrived. Servers that cannot do less are asked for everything."""
+    """Fetch into the repository; a name for what arrived. Servers that cannot do less are asked for everything."""
     options = git.settings.git
     depth = () if options.depth == 0 else (f"--depth={options.depth or 1}",)
     everything = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
@@ -202,7 +201,12 @@ def _fetch(git: Git, into: Path, wanted: Wanted) -> str:
             return _fetch_history(git, into, wanted.ref, everything)
         else:
             raise
-    return git.run("rev-parse", "--verify", "FETCH_HEAD", directory=into).strip()
+    return "FETCH_HEAD"
+
+
+def _is(git: Git, into: Path, name: str, checksum: str) -> bool:
+    """Whether `name` is the object that begins so: an annotated tag has a checksum besides its commit's."""
+    return git.run("rev-parse", "--verify", name, directory=into).startswith(checksum)
 
 
 def _fetch_history(git: Git, into: Path, commit: str, refspecs: tuple[str, ...]) -> str:
