@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from builder.isolation.removal import remove_tree
 from builder.store.locks import lock_exclusive, lock_of
+
+_HALF_MADE = re.compile(r"\d+\.new(\.\w+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,11 @@ class CacheSlot:
 
 
 def cache_slots(directory: Path) -> Iterator[CacheSlot]:
-    """The caches below `directory`. What a killed prune left is removed. Raises OSError."""
+    """The caches below `directory`. What a killed prune or build left is removed. Raises OSError."""
     if not directory.is_dir():
         return
     for home in directory.iterdir():
+        _remove_half_made(home)
         for path in home.iterdir() if home.is_dir() else ():
             if path.name.startswith("removed."):
                 remove_tree(path)
@@ -52,6 +56,24 @@ def cache_slots(directory: Path) -> Iterator[CacheSlot]:
                     yield CacheSlot(path, _size(path), os.stat(lock_of(path)).st_mtime)
                 except FileNotFoundError:
                     continue  # somebody else removes it, or nobody has used it yet
+
+
+def _remove_half_made(home: Path) -> None:
+    """Remove what was to become a slot, unless it is in the making now."""
+    half_made = [path for path in home.iterdir() if _HALF_MADE.fullmatch(path.name)] if home.is_dir() else []
+    if not half_made:
+        return
+    try:
+        descriptor = lock_exclusive(home / "lock")
+    except FileNotFoundError:
+        return
+    if descriptor is None:
+        return
+    try:
+        for path in half_made:
+            remove_tree(path)
+    finally:
+        os.close(descriptor)
 
 
 def _size(directory: Path) -> int:

@@ -142,6 +142,7 @@ def test_many_builds_at_once_some_of_them_killed(crowd: Crowd) -> None:
     assert_consistent(store)
     prune(store)
     assert os.listdir(store / PARTIAL) == []
+    assert [path.name for path in store.glob("mounts/*/*.*") if path.suffix != ".lock"] == []
     for name in DOCKERFILES:
         arguments = [f"--cache-dir={store}", "--cache=true", f"--cache-repo={crowd.registry.host}/stress/cache"]
         process = crowd.start(name, "after", *arguments, f"--destination={crowd.registry.host}/stress/out:after")
