@@ -89,7 +89,8 @@ def _checkout(git: Git, into: Path, scratch: Path, keep_git_dir: bool, submodule
     wanted = _wanted(git, scratch)
     _initialise(git, into, wanted)
     fetched = _fetch(git, into, wanted)
-    commit, time = git.run("log", "-1", "--format=%H %ct", f"{fetched}^{{commit}}", "--", directory=into).split()
+    shown = ("--no-show-signature", "--format=%H %ct", f"{fetched}^{{commit}}", "--")
+    commit, time = git.run("log", "-1", *shown, directory=into).split()
     if address.checksum and not commit.startswith(address.checksum) and not _is(git, into, fetched, address.checksum):
         raise ContextError(
             f"git {address.shown}: {address.ref or 'the default branch'} is commit {commit}, not {address.checksum}",

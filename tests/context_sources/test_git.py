@@ -609,6 +609,21 @@ def test_settings_of_the_home_directory_are_used(repository: Repository, tmp_pat
     assert fetcher("https://mirrored.example/app.git", environment).revision == repository.main
 
 
+def test_signatures_that_the_user_wants_to_see_are_not_in_the_way(
+    repository: Repository, tmp_path: Path, fetcher: Fetcher
+) -> None:
+    work = tmp_path / "signed"
+    git("clone", "-q", str(repository.path), str(work), cwd=tmp_path)
+    unsigned = git("cat-file", "commit", "HEAD", cwd=work)
+    lines = "-----BEGIN SSH SIGNATURE-----", "AAAA", "-----END SSH SIGNATURE-----"
+    (tmp_path / "commit").write_text(unsigned.replace("\n\n", "\ngpgsig " + "\n ".join(lines) + "\n\n", 1) + "\n")
+    signed = git("hash-object", "-w", "-t", "commit", str(tmp_path / "commit"), cwd=work)
+    git("update-ref", "refs/heads/signed", signed, cwd=work)
+    (tmp_path / ".gitconfig").write_text("[log]\n\tshowSignature = true\n")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    assert fetcher(f"git+file://{work}#signed", environment).revision == signed
+
+
 def test_a_uid_without_an_account(
     server: GitServer, sshd: SshServer, repository: Repository, authority: Authority, tmp_path: Path
 ) -> None:
