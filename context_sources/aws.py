@@ -111,7 +111,7 @@ def _s3_access(environment: Mapping[str, str]) -> Access:
     return Access(client, used, found, {**environment, "SSL_CERT_FILE": verify} if verify else environment)
 
 
-class DirectLoader(botocore.loaders.Loader):
+class DirectLoader(botocore.loaders.Loader):  # type: ignore[misc]  # botocore has no types
     """Looks for what it loads, but not first through the directories of all other services, which takes 30 ms."""
 
     def list_available_services(self, type_name: str) -> list[str]:
