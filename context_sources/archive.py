@@ -95,6 +95,7 @@ def unpack(
             else:
                 write(member, stream, tree)
                 if dockerfile and member.name.removeprefix(b"./") == dockerfile and member.type == tar_format.FILE:
+                    tree.settle()
                     settings.dockerfile_seen(into / os.fsdecode(dockerfile))
         tree.finish()
     if attributes:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from builder.errors import ContextError
 from context_sources.archive import Budget, unpack
+from context_sources.file_program import CREATE_FILE
 from context_sources.retry import Body, opened, resumed
 from context_sources.source import Fetched, FetchSettings, Wanted
-from context_sources.tree_writer import CREATE_FILE, TreeWriter, components
+from context_sources.tree_writer import TreeWriter, components
 
 IN_PARALLEL = 16
 DEFAULT_OBJECT = "context.tar.gz"  # kaniko's name where a bucket is given without one

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import TracebackType
 
 from builder.errors import ContextError
+from context_sources.file_program import CREATE_FILE, OPEN_DIRECTORY
+from context_sources.second_writer import SecondWriter, SmallFile
 
-OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-CREATE_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 KEPT_DESCRIPTORS = 64
+MANY_FILES = 1000  # from here on a second process is worth its start
 SPECIAL_BITS = 0o7000
 NO_NAMES = frozenset((b"", b".", b".."))
 
@@ -64,9 +65,13 @@ class TreeWriter:
 
     Directories get their mode and time in `finish`, since writing in them needs and changes these. `name` is how
     errors call the origin. Raises ContextError for hostile paths and for what the system refuses.
+
+    Of many files the small ones are made by a second process, in order, and only such of which nothing else depends:
+    whatever needs them there, or could take their names, waits for it first (`settle`). It is started after `many`
+    files, on a machine with more than one processor.
     """
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, root: Path, name: str, many: int = MANY_FILES) -> None:
         self._name = name
         self._root = os.open(root, OPEN_DIRECTORY)
         self._changed_by_system = SPECIAL_BITS | bits_taken_from_new_files(self._root)
@@ -75,6 +80,8 @@ class TreeWriter:
         self._last_above: bytes | None = None
         self._last_parent = -1
         self._directories: dict[bytes, tuple[int, int]] = {}
+        self._files_until_second = many if len(os.sched_getaffinity(0)) > 1 else -1
+        self._second: SecondWriter | None = None
 
     def __enter__(self) -> TreeWriter:
         return self
@@ -82,6 +89,8 @@ class TreeWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._second is not None:
+            self._second.close()
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         os.close(self._root)
@@ -109,6 +118,8 @@ class TreeWriter:
         try:
             descriptor = os.open(last, OPEN_DIRECTORY, dir_fd=above)
         except FileNotFoundError:
+            if self._settle_for(path):
+                return self._parent(parts)
             os.mkdir(last, 0o755, dir_fd=above)
             self._directories[path] = (0o755, -1)
             descriptor = os.open(last, OPEN_DIRECTORY, dir_fd=above)
@@ -135,6 +146,7 @@ class TreeWriter:
         if not parts:
             return  # the context's own root is Limpet's
         parent, last = self._parent(parts), parts[-1]
+        self._settle_for(b"/".join(parts))
         try:
             os.mkdir(last, 0o700, dir_fd=parent)
         except FileExistsError:
@@ -144,7 +156,16 @@ class TreeWriter:
         self._directories[b"/".join(parts)] = (mode, mtime)
 
     def file(self, path: bytes, mode: int, mtime: int, pieces: Iterable[bytes | memoryview]) -> None:
-        """A regular file, in place of what has its name."""
+        """A regular file, in place of what has its name. Small ones come in one piece."""
+        if self._second is not None and type(pieces) is tuple:
+            parent, last = self._known_place(path)
+            if parent >= 0:
+                directory = path.rpartition(b"/")[0].removeprefix(b"./")
+                self._make(self._second.give((directory, last, mode, mtime, b"".join(pieces))))
+                return
+        self._files_until_second -= 1
+        if not self._files_until_second:
+            self._start_second()
         descriptor = self._create(path, mode)
         try:
             for piece in pieces:
@@ -154,6 +175,32 @@ class TreeWriter:
             os.utime(descriptor, ns=(mtime, mtime))
         finally:
             os.close(descriptor)
+
+    def _start_second(self) -> None:
+        try:
+            self._second = SecondWriter(self._root, self._changed_by_system)
+        except OSError:
+            pass  # one process does it, too
+
+    def settle(self) -> None:
+        """Return when all files that were written are there."""
+        if self._second is not None:
+            self._make(self._second.settle())
+
+    def _settle_for(self, path: bytes) -> bool:
+        """Wait for the file `path`, if it is under way; whether it was."""
+        if self._second is None or not self._second.is_under_way(path):
+            return False
+        self.settle()
+        return True
+
+    def _make(self, left: list[SmallFile]) -> None:
+        """Make what the second process did not: from now on all is made here, and errors are told."""
+        if left and self._second is not None:
+            self._second.close()
+            self._second = None
+        for directory, name, mode, mtime, content in left:
+            self.file(directory + b"/" + name, mode, mtime, (content,))
 
     def sparse_file(
         self, path: bytes, mode: int, mtime: int, size: int, parts: Iterable[tuple[int, Iterable[bytes | memoryview]]]
@@ -173,6 +220,8 @@ class TreeWriter:
             os.close(descriptor)
 
     def _create(self, path: bytes, mode: int) -> int:
+        if self._second is not None:
+            self._settle_for(b"/".join(components(path, self._name)))
         parent, last = self._known_place(path)
         if parent < 0:
             parts = components(path, self._name)
@@ -210,6 +259,7 @@ class TreeWriter:
         if not parts or not target:
             raise ContextError(f"{self._name}: the link {os.fsdecode(path)} -> {os.fsdecode(target)} has no name")
         parent, last = self._parent(parts), parts[-1]
+        self._settle_for(b"/".join(parts))
         try:
             os.symlink(target, last, dir_fd=parent)
         except FileExistsError:
@@ -224,6 +274,7 @@ class TreeWriter:
             return
         if not parts or not origin:
             raise ContextError(f"{self._name}: the link {os.fsdecode(path)} -> {os.fsdecode(target)} has no name")
+        self.settle()
         try:
             source = self._parent(origin)
             kind = os.stat(origin[-1], dir_fd=source, follow_symlinks=False).st_mode
@@ -246,6 +297,7 @@ class TreeWriter:
 
     def _remove(self, parts: list[bytes], parent: int) -> None:
         """Make room for another entry of the same name; a directory must be empty."""
+        self.settle()
         if not stat.S_ISDIR(os.stat(parts[-1], dir_fd=parent, follow_symlinks=False).st_mode):
             os.unlink(parts[-1], dir_fd=parent)
             return
@@ -268,6 +320,7 @@ class TreeWriter:
         parts = components(path, self._name)
         if not parts:
             return
+        self.settle()
         parent = self._parent(parts)
         try:
             kind = os.stat(parts[-1], dir_fd=parent, follow_symlinks=False).st_mode
@@ -282,16 +335,19 @@ class TreeWriter:
     def names(self, path: bytes) -> list[bytes]:
         """The names in directory `path`, made when it is missing."""
         parts = components(path, self._name)
+        self.settle()
         descriptor = self._parent([*parts, b""]) if parts else self._root
         return [os.fsencode(name) for name in os.listdir(descriptor)]
 
     def is_directory(self, path: bytes) -> bool:
         """Whether `path`, which is there, is a directory and no link to one."""
         parts = components(path, self._name)
+        self.settle()
         return stat.S_ISDIR(os.stat(parts[-1], dir_fd=self._parent(parts), follow_symlinks=False).st_mode)
 
     def finish(self) -> None:
-        """Give the directories their modes and times, the deepest first."""
+        """Give the directories their modes and times, the deepest first, when all files are there."""
+        self.settle()
         for path in sorted(self._directories, key=lambda path: path.count(b"/"), reverse=True):
             mode, mtime = self._directories[path]
             parts = path.split(b"/")

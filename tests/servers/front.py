@@ -170,8 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
         trouble = self.front.take(self.command, self.path)
         length = int(self.headers.get("Content-Length") or 0)
         if isinstance(trouble, Answer):
-            while length:
-                length -= len(self.rfile.read(min(length, _BLOCK)))
+            while length and (piece := self.rfile.read(min(length, _BLOCK))):
+                length -= len(piece)
             self._begin(trouble.status, {**trouble.headers, "Content-Length": str(len(trouble.body))})
             self.wfile.write(b"" if self.command == "HEAD" else trouble.body)
             return
@@ -201,6 +201,8 @@ class _Handler(BaseHTTPRequestHandler):
         left = min(length, trouble.after) if isinstance(trouble, CutRequest) else length
         while left:
             piece = self.rfile.read(min(left, _BLOCK))
+            if not piece:
+                raise ConnectionError("the client went away")
             backend.send(piece)
             left -= len(piece)
         if isinstance(trouble, CutRequest):
