@@ -12,12 +12,12 @@ import urllib3
 
 from builder.errors import ContextError, UsageError
 from context_sources.azure_address import BlobAddress, custom_endpoint
-from context_sources.azure_credentials import Anonymous, Refused, credential_for
+from context_sources.azure_credentials import Anonymous, credential_for
 from context_sources.azure_listing import NotAListing, read_page
 from context_sources.http_body import body_of, broken_by, raw_chunks
 from context_sources.http_connections import connections_to
 from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_archive, fetch_tree
-from context_sources.retry import Body, Broken, answered
+from context_sources.retry import Body, Broken, Refused, answered
 from context_sources.source import Fetched, FetchSettings
 
 VERSION = "2021-12-02"  # of the API: names that are no XML are encoded from 2021-02-12 on

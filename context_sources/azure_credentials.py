@@ -12,6 +12,7 @@ from typing import Protocol
 
 from builder.errors import UsageError
 from context_sources.azure_address import BlobAddress, connection_string_parts
+from context_sources.retry import Refused
 
 # Those of a string to sign, in its order.
 SIGNED_HEADERS = (
@@ -21,14 +22,6 @@ SIGNED_HEADERS = (
 # What an identity of the environment proves itself by.
 IDENTITIES = ("AZURE_FEDERATED_TOKEN_FILE", "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH")
 ANONYMOUS = "no credential was found, requests are anonymous"
-
-
-class Refused(Exception):
-    """No request can be made with the credential; `hint` says what to do."""
-
-    def __init__(self, reason: str, hint: str) -> None:
-        super().__init__(reason)
-        self.hint = hint
 
 
 class Credential(Protocol):

@@ -17,11 +17,11 @@ from azure.core import exceptions as core
 from azure.core.pipeline.transport import RequestsTransport
 
 from builder.errors import ContextError, UsageError
-from context_sources.azure_credentials import ANONYMOUS, IDENTITIES, Anonymous, Credential, Refused
+from context_sources.azure_credentials import ANONYMOUS, IDENTITIES, Anonymous, Credential
 from context_sources.http_body import TIMEOUT, TRANSIENT_STATUS
 from context_sources.http_environment import proxies_for
 from context_sources.http_session import configure
-from context_sources.retry import Broken
+from context_sources.retry import Broken, Refused
 
 AUTHORITIES = {
     "chinacloudapi.cn": "login.chinacloudapi.cn",

@@ -11,12 +11,12 @@ from urllib.parse import quote, urlencode
 import urllib3
 
 from builder.errors import ContextError, UsageError
-from context_sources.gcs_credentials import UNTRUSTED, Refused, credential_for, endpoint_of
+from context_sources.gcs_credentials import UNTRUSTED, credential_for, endpoint_of
 from context_sources.gcs_listing import FIELDS, PAGE, NotTheApi, read_generation, read_page
 from context_sources.http_body import body_of, broken_by, raw_chunks
 from context_sources.http_connections import connections_to
 from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_archive, fetch_tree
-from context_sources.retry import Body, Broken, answered
+from context_sources.retry import Body, Broken, Refused, answered
 from context_sources.source import Fetched, FetchSettings
 
 Result = TypeVar("Result")

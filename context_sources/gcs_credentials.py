@@ -13,14 +13,6 @@ ENDPOINT = "https://storage.googleapis.com"
 UNTRUSTED = "name a bundle with the server's CA by SSL_CERT_FILE, or its directory by SSL_CERT_DIR"
 
 
-class Refused(Exception):
-    """There is no token: why, as far as it is known, and in `hint` what to do."""
-
-    def __init__(self, reason: str, hint: str) -> None:
-        super().__init__(reason)
-        self.hint = hint
-
-
 def endpoint_of(environment: Mapping[str, str]) -> str:
     """Where the API is: STORAGE_EMULATOR_HOST as in Google's own clients, else Google."""
     stated = environment.get("STORAGE_EMULATOR_HOST", "").rstrip("/")

@@ -46,6 +46,14 @@ class Broken(Exception):
         self.wait = wait
 
 
+class Refused(Exception):
+    """A request that cannot be authorized, now or later: why, as far as it is known, and in `hint` what to do."""
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
     """Bytes of an object, from `offset` on, as a server sends them.
