@@ -15,9 +15,9 @@ from context_sources.azure_address import BlobAddress, custom_endpoint
 from context_sources.azure_credentials import Anonymous, credential_for
 from context_sources.azure_listing import NotAListing, read_page
 from context_sources.http_body import body_of, broken_by, raw_chunks
-from context_sources.http_connections import connections_to
+from context_sources.http_connections import asking, connections_to
 from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_archive, fetch_tree
-from context_sources.retry import Body, Broken, Refused, answered
+from context_sources.retry import Body, Refused, answered
 from context_sources.source import Fetched, FetchSettings
 
 VERSION = "2021-12-02"  # of the API: names that are no XML are encoded from 2021-02-12 on
@@ -151,28 +151,18 @@ class Store:
         }
         in_url = "&".join(filter(None, (urlencode(query, quote_via=quote, safe=""), self._credential.sas)))
         try:
-            response = self._connections.urlopen(
-                method,
-                f"{self._origin}{path}?{in_url}",
-                headers=sent | self._credential.headers(method, path, query, sent),
-                preload_content=method != "GET",
-                decode_content=False,
-                retries=False,
-                redirect=False,  # a signature or token is meant for this host
-            )
+            with asking(name, self._credential.used):
+                response = self._connections.urlopen(
+                    method,
+                    f"{self._origin}{path}?{in_url}",
+                    headers=sent | self._credential.headers(method, path, query, sent),
+                    preload_content=method != "GET",
+                    decode_content=False,
+                    retries=False,
+                    redirect=False,  # a signature or token is meant for this host
+                )
         except Refused as error:
             raise ContextError(f"{name}: {error}; {self._credential.used}", error.hint) from error
-        except ValueError as error:  # a host or an account that is no name, a line break where none can be
-            raise ContextError(
-                f"{name}: no request can be made of address and credential; {self._credential.used}", "check both"
-            ) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise ContextError(
-                    f"{name}: the server's certificate is not trusted",
-                    "name a bundle with the server's CA by SSL_CERT_FILE, or its directory by SSL_CERT_DIR",
-                ) from error
-            raise Broken(f"the connection broke ({type(error).__name__})") from error
         if response.status in (200, 206):
             return response
         response.close()

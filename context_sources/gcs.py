@@ -11,12 +11,12 @@ from urllib.parse import quote, urlencode
 import urllib3
 
 from builder.errors import ContextError, UsageError
-from context_sources.gcs_credentials import UNTRUSTED, credential_for, endpoint_of
+from context_sources.gcs_credentials import credential_for, endpoint_of
 from context_sources.gcs_listing import FIELDS, PAGE, NotTheApi, read_generation, read_page
 from context_sources.http_body import body_of, broken_by, raw_chunks
-from context_sources.http_connections import connections_to
+from context_sources.http_connections import asking, connections_to
 from context_sources.objects import DEFAULT_OBJECT, StoredObject, fetch_archive, fetch_tree
-from context_sources.retry import Body, Broken, Refused, answered
+from context_sources.retry import Body, Refused, answered
 from context_sources.source import Fetched, FetchSettings
 
 Result = TypeVar("Result")
@@ -139,7 +139,7 @@ class Store:
         raise broken_by(response) or self._refused(response.status, response.reason or "", name)
 
     def _sent(self, url: str, headers: Mapping[str, str], name: str) -> urllib3.BaseHTTPResponse:
-        try:
+        with asking(name, self._credential.used):
             return self._connections.urlopen(
                 "GET",
                 url,
@@ -149,14 +149,6 @@ class Store:
                 retries=False,
                 redirect=False,  # a token is meant for this host
             )
-        except ValueError as error:  # a host that is no name, a line break where none can be
-            raise ContextError(
-                f"{name}: no request can be made of address and credential; {self._credential.used}", "check both"
-            ) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise ContextError(f"{name}: the server's certificate is not trusted", UNTRUSTED) from error
-            raise Broken(f"the connection broke ({type(error).__name__})") from error
 
     def _refused(self, status: int, reason: str, name: str) -> ContextError:
         used = self._credential.used

@@ -10,7 +10,6 @@ from typing import Protocol
 from builder.errors import UsageError
 
 ENDPOINT = "https://storage.googleapis.com"
-UNTRUSTED = "name a bundle with the server's CA by SSL_CERT_FILE, or its directory by SSL_CERT_DIR"
 
 
 def endpoint_of(environment: Mapping[str, str]) -> str:

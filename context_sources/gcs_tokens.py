@@ -18,8 +18,8 @@ import urllib3
 from google.auth import exceptions, transport
 
 from builder.errors import ContextError
-from context_sources.gcs_credentials import UNTRUSTED
 from context_sources.http_connections import connections_to
+from context_sources.http_environment import UNTRUSTED
 from context_sources.retry import Broken, Refused
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"

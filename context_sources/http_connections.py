@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import urllib3
 
-from builder.errors import UsageError
+from builder.errors import ContextError, UsageError
 from context_sources.http_body import TIMEOUT
-from context_sources.http_environment import proxies_for, trust
+from context_sources.http_environment import UNTRUSTED, proxies_for, trust
 from context_sources.http_heads import POOLS
+from context_sources.retry import Broken
 
 # For one host: more than requests that go out at once.
 KEPT_CONNECTIONS = 32
@@ -43,3 +45,19 @@ def through(proxy: str, options: Mapping[str, Any]) -> urllib3.ProxyManager:
         raise UsageError(
             f"the proxy for {parts.hostname}: {error}", "use http://HOST:PORT or https://HOST:PORT"
         ) from error
+
+
+@contextmanager
+def asking(name: str, used: str) -> Iterator[None]:
+    """While inside, a request for the object `name` is made with the credential that `used` says in words.
+
+    Raises Broken where the connection breaks, ContextError where no connection or request can be made.
+    """
+    try:
+        yield
+    except ValueError as error:  # a host or an account that is no name, a line break where none can be
+        raise ContextError(f"{name}: no request can be made of address and credential; {used}", "check both") from error
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise ContextError(f"{name}: the server's certificate is not trusted", UNTRUSTED) from error
+        raise Broken(f"the connection broke ({type(error).__name__})") from error

@@ -12,6 +12,7 @@ import certifi
 
 from builder.errors import UsageError
 
+UNTRUSTED = "name a bundle with the server's CA by SSL_CERT_FILE, or its directory by SSL_CERT_DIR"
 BUNDLE_NAMES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 

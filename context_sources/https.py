@@ -20,6 +20,7 @@ from builder.errors import ContextError, UsageError
 from context_sources.archive import unpack
 from context_sources.http_body import body_of, broken_by
 from context_sources.http_connections import connections_to
+from context_sources.http_environment import UNTRUSTED
 from context_sources.redaction import without_userinfo
 from context_sources.retry import Body, Broken, opened, resumed
 from context_sources.source import Fetched, FetchSettings
@@ -145,7 +146,7 @@ class Download:
                 raise Broken(reason) from error
             raise ContextError(
                 f"{self.name}: the server's certificate is not trusted: {reason}",
-                "name a bundle with the server's CA by SSL_CERT_FILE, or its directory by SSL_CERT_DIR",
+                UNTRUSTED,
             ) from error
         except ProxyError as error:
             raise Broken(f"the proxy refused: {reason_of(error)}") from error

@@ -14,10 +14,13 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from builder.errors import ContextError
 from context_sources.file_program import CREATE_FILE, OPEN_DIRECTORY
-from context_sources.second_writer import SecondWriter, SmallFile
+
+if TYPE_CHECKING:
+    from context_sources.second_writer import SecondWriter, SmallFile
 
 KEPT_DESCRIPTORS = 64
 MANY_FILES = 1000  # from here on a second process is worth its start
@@ -177,6 +180,8 @@ class TreeWriter:
             os.close(descriptor)
 
     def _start_second(self) -> None:
+        from context_sources.second_writer import SecondWriter  # few archives have that many files
+
         try:
             self._second = SecondWriter(self._root, self._changed_by_system)
         except OSError:

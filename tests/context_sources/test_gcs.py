@@ -187,14 +187,18 @@ def test_a_key_file_that_is_none(environment: dict[str, str], tmp_path: Path, fe
         assert "secret-secret" not in str(caught.value)
 
 
+def give_tokens(site: Front, count: int) -> None:
+    """The token's server gives token-0, token-1 and so on."""
+    for number in range(count):
+        token = {"access_token": f"token-{number}", "expires_in": 3600, "token_type": "Bearer"}
+        site.fault(Answer(200, {"Content-Type": "application/json"}, json.dumps(token).encode()), "POST", "/token")
+
+
 def test_a_token_that_ends_before_its_time(
     environment: dict[str, str], site: Front, tmp_path: Path, fetcher: Fetcher
 ) -> None:
     environment["GOOGLE_APPLICATION_CREDENTIALS"] = key_file(tmp_path / "key.json", f"http://{site.host}/token")
-    for number in range(3):
-        token = {"access_token": f"token-{number}", "expires_in": 3600, "token_type": "Bearer"}
-        answer = Answer(200, {"Content-Type": "application/json"}, json.dumps(token).encode())
-        site.fault(answer, "POST", "/token")
+    give_tokens(site, 3)
     site.fault(Answer(401), "GET", "/download/")
     assert tree(fetcher("gs://bucket/big.tar", environment).path) == BIG_FILES
     sent = [seen.headers["authorization"] for seen in site.seen if seen.method == "GET"]
@@ -206,9 +210,7 @@ def test_a_token_that_the_store_refuses(
 ) -> None:
     """It is renewed once, not forever."""
     environment["GOOGLE_APPLICATION_CREDENTIALS"] = key_file(tmp_path / "key.json", f"http://{site.host}/token")
-    for number in range(9):
-        token = {"access_token": f"token-{number}", "expires_in": 3600, "token_type": "Bearer"}
-        site.fault(Answer(200, {"Content-Type": "application/json"}, json.dumps(token).encode()), "POST", "/token")
+    give_tokens(site, 9)
     site.fault(Answer(401), "GET", times=99)
     with pytest.raises(ContextError, match=r"big.tar: 401 .*key.json"):
         fetcher("gs://bucket/big.tar", environment)
