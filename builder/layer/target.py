@@ -63,6 +63,7 @@ class Target:
         self._written: set[str] = set()  # real paths that this layer brought, and the directories above them
         self._covering: set[str] = set()  # directories (real paths) in the place of something else of this layer
         self._implied: dict[str, None] = {}  # directories (real paths) that were made without an entry of their own
+        self._took_implied_away = False
 
     def __enter__(self) -> Target:
         return self
@@ -75,6 +76,11 @@ class Target:
     def implied(self) -> tuple[str, ...]:
         """The directories (real paths) that were made without an entry of their own."""
         return tuple(path for path in self._implied if path not in self._covering)
+
+    @property
+    def took_implied_away(self) -> bool:
+        """Whether a directory that was made without an entry had to make way for something else of this layer."""
+        return self._took_implied_away
 
     @property
     def covering(self) -> frozenset[str]:
@@ -149,6 +155,13 @@ class Target:
                     pending.append(path)
                 else:
                     self._remove(path)
+
+    def is_made_for_nothing(self, real: str) -> bool:
+        """Whether all that this layer has at `real` are directories made without an entry."""
+        if real not in self._implied:
+            return False
+        below = real + "/"
+        return all(path in self._implied for path in self._written if path.startswith(below))
 
     def whiteout(self, real: str) -> None:
         """Make overlayfs's whiteout at `real`, where nothing is: character device 0:0."""
@@ -468,7 +481,9 @@ class Target:
         if real in self._written:
             self._written = {path for path in self._written if path != real and not path.startswith(below)}
             self._existing &= self._directories.keys()
-            self._implied = {path: None for path in self._implied if path in self._directories}
+            left = {path: None for path in self._implied if path in self._directories}
+            self._took_implied_away |= len(left) < len(self._implied)
+            self._implied = left
 
     def _forget_open(self, real: str) -> None:
         below = real + "/" if real else ""

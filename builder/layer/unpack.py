@@ -121,7 +121,11 @@ class _Overlay:
             raise NeedsLayersBelow(f"{entry.path}: device 0:0, which overlayfs takes for a whiteout")
         try:
             self._target.put(entry, data)
-        except MissingLinkTarget as error:
+        except ImageError as error:
+            # Where directories are made that may be something else below, what is wrong here may be right there.
+            uncertain = self._target.implied or self._target.took_implied_away
+            if not (uncertain or isinstance(error, MissingLinkTarget)):
+                raise
             raise NeedsLayersBelow(error.message) from error
 
     def whiteout(self, path: str) -> None:
@@ -138,7 +142,11 @@ class _Overlay:
         self._opaque.add(real)
 
     def finish(self) -> None:
+        if self._target.took_implied_away:
+            raise NeedsLayersBelow("a layer writes into a directory that it does not have, and then replaces it")
         for real in dict.fromkeys(self._whiteouts):
+            if self._target.is_made_for_nothing(real):
+                raise NeedsLayersBelow(f"a layer removes {real} and what is inside it")
             if not self._target.wrote(real):
                 self._make_whiteout(real)
             elif self._target.is_directory(real):

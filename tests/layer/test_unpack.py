@@ -315,7 +315,16 @@ def test_a_whiteout_whose_directory_became_a_symlink_to_itself(root: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "changes", [[hardlink("x", "below")], [Opaque("")], [Entry("d", FileType.CHARACTER_DEVICE, device=(0, 0))]]
+    "changes",
+    [
+        [hardlink("x", "below")],
+        [Opaque("")],
+        [Entry("d", FileType.CHARACTER_DEVICE, device=(0, 0))],
+        [Whiteout("a"), Whiteout("a/gone")],
+        [Whiteout("a/b/gone"), Whiteout("a")],
+        [file("a/b"), file("a")],
+        [Whiteout("a/gone"), symlink("a", "b")],
+    ],
 )
 def test_what_an_overlay_lower_directory_cannot_say(changes: list[Change], root: Path) -> None:
     with pytest.raises(NeedsLayersBelow):
