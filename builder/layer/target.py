@@ -64,6 +64,7 @@ class Target:
         self._covering: set[str] = set()  # directories (real paths) in the place of something else of this layer
         self._implied: dict[str, None] = {}  # directories (real paths) that were made without an entry of their own
         self._took_implied_away = False
+        self._not_made: list[str] = []  # devices (real paths) that the machine does not allow
 
     def __enter__(self) -> Target:
         return self
@@ -76,6 +77,11 @@ class Target:
     def implied(self) -> tuple[str, ...]:
         """The directories (real paths) that were made without an entry of their own."""
         return tuple(path for path in self._implied if path not in self._covering)
+
+    @property
+    def not_made(self) -> tuple[str, ...]:
+        """Where devices would be (real paths) that the machine does not allow; what is below them is hidden."""
+        return tuple(self._not_made)
 
     @property
     def took_implied_away(self) -> bool:
@@ -109,8 +115,9 @@ class Target:
             self._put_directory(directory, name, entry)
         elif entry.type is FileType.HARDLINK:
             self._put_link(name, entry)
-        else:
-            self._put_special(directory, name, entry)
+        elif not self._put_special(directory, name, entry):
+            self._not_made.append(real)
+            return
         self._mark(real)
 
     def enter(self, path: str) -> str:
@@ -248,7 +255,8 @@ class Target:
         directory = self._directory(entry.path.rpartition("/")[0])
         os.link(target_name, name, src_dir_fd=source.fd, dst_dir_fd=directory.fd, follow_symlinks=False)
 
-    def _put_special(self, directory: _Directory, name: str, entry: Entry) -> None:
+    def _put_special(self, directory: _Directory, name: str, entry: Entry) -> bool:
+        """Whether it was made: devices may not be."""
         if self._stat(entry.path) is not None:
             self._remove(entry.path)
         if entry.type is FileType.SYMLINK:
@@ -260,13 +268,14 @@ class Target:
                 os.mknod(name, _DEVICES[entry.type] | 0o600, os.makedev(*entry.device), dir_fd=directory.fd)
             except PermissionError:
                 self._refused(entry, "device")
-                return
+                return False
         self._chown(None, directory, name, entry)
         if entry.type is not FileType.SYMLINK:
             os.chmod(name, entry.mode, dir_fd=directory.fd)
         if entry.xattrs:
             self._set_xattrs(f"/proc/self/fd/{directory.fd}/{name}", entry)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=directory.fd, follow_symlinks=False)
+        return True
 
     def _finish_directory(self, real: str, entry: Entry, opaque_xattr: str) -> None:
         parent, _, name = real.rpartition("/")

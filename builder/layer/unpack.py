@@ -144,7 +144,7 @@ class _Overlay:
     def finish(self) -> None:
         if self._target.took_implied_away:
             raise NeedsLayersBelow("a layer writes into a directory that it does not have, and then replaces it")
-        for real in dict.fromkeys(self._whiteouts):
+        for real in dict.fromkeys((*self._whiteouts, *self._target.not_made)):
             if self._target.is_made_for_nothing(real):
                 raise NeedsLayersBelow(f"a layer removes {real} and what is inside it")
             if not self._target.wrote(real):

@@ -110,6 +110,8 @@ class Destination:
             raise PathBlocked(f"/{path} is a hardlink to /{first}, which does not exist")
         if found.type is FileType.DIRECTORY:
             raise PathBlocked(f"/{path} is a hardlink to /{first}, which is a directory")
+        if self.is_directory(path):
+            self.remove(path)  # first, since another name of the file may be in it
         written = self._written.get(first)
         if not isinstance(written, Entry):
             self.put(replace(found, link_id=None))

@@ -71,6 +71,23 @@ def test_base_and_layers_make_the_root(place: Place, layers: list[list[Change]],
     assert place("law", tars=tars, scripts=steps) == []
 
 
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [[Whiteout("a"), Whiteout("a/a")]],
+        [[Entry("a/b", FileType.FILE)], [Entry("a", FileType.CHARACTER_DEVICE, device=(1, 3))]],
+        [
+            [Entry("a/b", FileType.FILE)],
+            [Entry("a", FileType.CHARACTER_DEVICE, device=(1, 3)), Entry("a/a", FileType.FILE)],
+        ],
+    ],
+    ids=["whiteouts in each other", "a device over a directory", "a device, then a directory"],
+)
+def test_layers_that_hide_in_unusual_ways(place: Place, layers: list[list[Change]]) -> None:
+    tars = [base64.b64encode(tar_of(layer)).decode() for layer in layers]
+    assert place("law", tars=tars, scripts=["cd /; timeout 0.3 sh -c 'echo a >a'; true"]) == []
+
+
 @pytest.mark.parametrize("below", [[], [Entry("gone", FileType.FILE)], [Entry("gone", FileType.DIRECTORY)]])
 def test_removals_where_nothing_is(place: Place, below: list[Change]) -> None:
     """A whiteout needs a directory to lie in; where no layer below has one, none appears, and no file makes way."""

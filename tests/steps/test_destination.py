@@ -128,6 +128,18 @@ def test_a_link_to_a_file_of_the_base_brings_that_file() -> None:
     assert text(destination.entry("c")) == "text"
 
 
+def test_a_link_in_place_of_the_directory_with_the_other_name() -> None:
+    destination = Destination(tree(directory("d"), file("d/first", "text")), NOW)
+    destination.link("d/first", "second")
+    destination.link("second", "d")
+    assert [text(entry) for entry in (destination.entry("d"), destination.entry("second"))] == ["text", "text"]  # type: ignore[arg-type]
+    changes = by_path(destination.changes())
+    assert {change.type for change in changes.values() if isinstance(change, Entry)} == {
+        FileType.FILE,
+        FileType.HARDLINK,
+    }
+
+
 def test_a_removed_directory_that_comes_back_is_empty() -> None:
     destination = Destination(tree(directory("d"), file("d/old")), NOW)
     destination.remove("d")
