@@ -144,6 +144,8 @@ class _Overlay:
     def finish(self) -> None:
         if self._target.took_implied_away:
             raise NeedsLayersBelow("a layer writes into a directory that it does not have, and then replaces it")
+        for real in self._opaque.intersection(self._target.implied):
+            raise NeedsLayersBelow(f"a layer hides what is in {real}, a directory that it has no entry for")
         for real in dict.fromkeys((*self._whiteouts, *self._target.not_made)):
             if self._target.is_made_for_nothing(real):
                 raise NeedsLayersBelow(f"a layer removes {real} and what is inside it")

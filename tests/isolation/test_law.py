@@ -75,13 +75,19 @@ def test_base_and_layers_make_the_root(place: Place, layers: list[list[Change]],
     "layers",
     [
         [[Whiteout("a"), Whiteout("a/a")]],
+        [[Entry("b", FileType.DIRECTORY, mode=0o711, mtime=10**18)], [Opaque("b")]],
         [[Entry("a/b", FileType.FILE)], [Entry("a", FileType.CHARACTER_DEVICE, device=(1, 3))]],
         [
             [Entry("a/b", FileType.FILE)],
             [Entry("a", FileType.CHARACTER_DEVICE, device=(1, 3)), Entry("a/a", FileType.FILE)],
         ],
     ],
-    ids=["whiteouts in each other", "a device over a directory", "a device, then a directory"],
+    ids=[
+        "whiteouts in each other",
+        "an opaque directory without an entry",
+        "a device over a directory",
+        "a device, then a directory",
+    ],
 )
 def test_layers_that_hide_in_unusual_ways(place: Place, layers: list[list[Change]]) -> None:
     tars = [base64.b64encode(tar_of(layer)).decode() for layer in layers]

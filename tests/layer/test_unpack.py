@@ -324,6 +324,7 @@ def test_a_whiteout_whose_directory_became_a_symlink_to_itself(root: Path) -> No
         [Whiteout("a/b/gone"), Whiteout("a")],
         [file("a/b"), file("a")],
         [Whiteout("a/gone"), symlink("a", "b")],
+        [Opaque("a")],
     ],
 )
 def test_what_an_overlay_lower_directory_cannot_say(changes: list[Change], root: Path) -> None:
